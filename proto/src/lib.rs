@@ -1,0 +1,11 @@
+//! DRBD 8.4's wire protocol as typed values: bytes in, packets out. No I/O, no async, no clock.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`units`] | sectors, blocks, activity log extents: the distances of a DRBD device |
+//! | [`state`] | roles, connection and disk states, and the 32-bit word that carries them |
+//! | [`packet`] | every packet as a value |
+
+pub mod packet;
+pub mod state;
+pub mod units;
