@@ -316,7 +316,8 @@ fn a_damaged_log_of_a_crashed_primary_is_never_taken_for_little() {
 
 #[test]
 fn fields_that_contradict_the_device_are_named() {
-    let cases: [(&str, &str, fn(&mut Superblock)); 5] = [
+    type Change = fn(&mut Superblock);
+    let cases: [(&str, &str, Change); 5] = [
         ("al_offset", "expected -64, found -63", |s| s.log_offset_sectors = -63),
         ("bm_offset", "expected -72, found 1", |s| s.bitmap_offset_sectors = 1),
         ("md_size_sect", "expected 80, found 81", |s| s.metadata_sectors = 81),
