@@ -39,7 +39,10 @@ pub use model::{
 };
 pub use options::Network;
 pub use source::{Sources, Span};
-pub use view::{ConfigError, NodeView};
+pub use view::{
+    Backend, ConfigError, DiskOptions, Endpoint, Fencing, MetaDiskPlace, NbdListen, NetOptions,
+    NodeView, OnIoError, OnNoData, ResourceOptions, RoleConflict, StartupOptions,
+};
 
 use sections::Builder;
 use tree::Statement;
