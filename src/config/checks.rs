@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::diagnostics::Diagnostic;
+use super::diagnostics::{Diagnostic, keep};
 use super::model::{Host, HostKind, Resource, Volume};
 use super::options::{Layers, OptionSet, Section, Value};
 use super::source::Span;
@@ -28,7 +28,8 @@ pub fn check(common: &Arc<OptionSet>, resources: &[Resource], diagnostics: &mut 
 fn check_hosts(resource: &Resource, diagnostics: &mut Vec<Diagnostic>) {
     if resource.hosts.is_empty() {
         let message = format!("resource '{}' has no hosts", resource.name);
-        diagnostics.push(
+        keep(
+            diagnostics,
             Diagnostic::error(resource.span, message).label("defined here").help(
                 "add an 'on HOST { address ADDRESS:PORT; ... }' section for each of two nodes",
             ),
@@ -41,7 +42,7 @@ fn check_hosts(resource: &Resource, diagnostics: &mut Vec<Diagnostic>) {
             if let Some(first) = named.insert(name, host.span) {
                 let message =
                     format!("conflicting use of host section '{}: on {name}'", resource.name);
-                diagnostics.push(conflict(host.span, message, first));
+                keep(diagnostics, conflict(host.span, message, first));
             }
         }
         check_complete(resource, host, diagnostics);
@@ -51,7 +52,7 @@ fn check_hosts(resource: &Resource, diagnostics: &mut Vec<Diagnostic>) {
         };
         if let Some(first) = addresses.insert(address.value.socket, address.span) {
             let message = format!("two hosts of '{}' have the same address", resource.name);
-            diagnostics.push(conflict(address.span, message, first));
+            keep(diagnostics, conflict(address.span, message, first));
         }
     }
 }
@@ -67,7 +68,7 @@ fn check_complete(resource: &Resource, host: &Host, diagnostics: &mut Vec<Diagno
             resource.name,
             host.title()
         );
-        diagnostics.push(Diagnostic::error(host.span, message));
+        keep(diagnostics, Diagnostic::error(host.span, message));
         return;
     }
     let volumes = resource.volumes_of(host);
@@ -99,7 +100,7 @@ fn missing(resource: &Resource, host: &Host, keyword: &str, diagnostics: &mut Ve
         "device" => "add: device /dev/drbdN;",
         _ => "add: disk PATH;",
     };
-    diagnostics.push(Diagnostic::error(host.span, message).label("in this section").help(help));
+    keep(diagnostics, Diagnostic::error(host.span, message).label("in this section").help(help));
 }
 
 fn conflict(span: Span, message: String, first: Span) -> Diagnostic {
@@ -116,7 +117,7 @@ fn check_names(resource: &Resource, resources: &[Resource], diagnostics: &mut Ve
                 let message = format!(
                     "become-primary-on contains '{name}', which is not named with the 'on' sections"
                 );
-                diagnostics.push(Diagnostic::error(setting.span, message));
+                keep(diagnostics, Diagnostic::error(setting.span, message));
             }
         }
     }
@@ -127,7 +128,7 @@ fn check_names(resource: &Resource, resources: &[Resource], diagnostics: &mut Ve
         if !resources.iter().any(|other| other.name == name) {
             let message =
                 format!("resource '{name}' mentioned in 'resync-after' option is not known");
-            diagnostics.push(Diagnostic::error(setting.span, message));
+            keep(diagnostics, Diagnostic::error(setting.span, message));
         }
     }
 }
@@ -144,20 +145,22 @@ fn check_network(common: &OptionSet, resource: &Resource, diagnostics: &mut Vec<
             let message = format!(
                 "timeout ({timeout} x 0.1 s) must be smaller than {name} ({limit} x 0.1 s)"
             );
-            diagnostics.push(Diagnostic::warning(span, message));
+            keep(diagnostics, Diagnostic::warning(span, message));
         }
     }
     let algorithm = layers.get(Section::Net, "cram-hmac-alg");
     let secret = layers.get(Section::Net, "shared-secret");
     match (algorithm, secret) {
-        (None, Some(secret)) => diagnostics.push(
+        (None, Some(secret)) => keep(
+            diagnostics,
             Diagnostic::warning(
                 secret.span,
                 "shared-secret without cram-hmac-alg: peers are not authenticated",
             )
             .help("add: cram-hmac-alg sha256;"),
         ),
-        (Some(algorithm), None) => diagnostics.push(
+        (Some(algorithm), None) => keep(
+            diagnostics,
             Diagnostic::warning(
                 algorithm.span,
                 "cram-hmac-alg without shared-secret: anybody passes",
@@ -184,7 +187,7 @@ fn check_nbd(
                 if let Some(&first) = claims.taken.get(&claim) {
                     let message =
                         format!("nbd listens on {address}, which is the peer's port on '{name}'");
-                    diagnostics.push(conflict(setting.span, message, first));
+                    keep(diagnostics, conflict(setting.span, message, first));
                 }
             }
         }
@@ -228,7 +231,7 @@ impl Claims {
     ) {
         let message = format!("conflicting use of {kind} '{host}:{value}'");
         if let Some(&first) = self.taken.get(&(host.to_owned(), kind, value.clone())) {
-            diagnostics.push(conflict(span, message, first));
+            keep(diagnostics, conflict(span, message, first));
         } else {
             self.taken.insert((host.to_owned(), kind, value), span);
         }

@@ -10,8 +10,8 @@ use super::source::{Sources, Span};
 
 /// More mistakes than this are not worth printing; the rest is counted.
 const SHOWN_MAX: usize = 25;
-/// A hostile file makes one mistake per byte; those are not kept.
-pub(super) const KEPT_MAX: usize = 200;
+/// A hostile file makes one mistake per byte; of each severity this many are kept.
+const KEPT_MAX: usize = 200;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
@@ -65,6 +65,15 @@ impl Diagnostic {
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = help.into();
         self
+    }
+}
+
+/// Adds to a list of mistakes. Errors and warnings are counted apart: however many warnings there
+/// are, the first error is kept, since it decides whether the file loads.
+pub(super) fn keep(list: &mut Vec<Diagnostic>, diagnostic: Diagnostic) {
+    let same = |known: &&Diagnostic| known.severity == diagnostic.severity;
+    if list.len() < 2 * KEPT_MAX && list.iter().filter(same).count() < KEPT_MAX {
+        list.push(diagnostic);
     }
 }
 

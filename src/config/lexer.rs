@@ -1,7 +1,7 @@
 //! Characters to tokens (behaviour.md 7.8): bare words, quoted strings, `;`, braces; `#` starts a
 //! comment.
 
-use super::diagnostics::Diagnostic;
+use super::diagnostics::{Diagnostic, keep};
 use super::source::Span;
 
 /// drbd.conf knows words of at most 128 and strings of at most 255 characters.
@@ -50,7 +50,8 @@ impl<'a> Lexer<'a> {
                     self.at += first.len_utf8();
                     let shown = first.escape_default();
                     let message = format!("'{shown}' cannot stand outside of a quoted string");
-                    diagnostics.push(
+                    keep(
+                        diagnostics,
                         Diagnostic::error(self.span(start), message)
                             .help("put the value into double quotes"),
                     );
@@ -127,7 +128,7 @@ impl<'a> Lexer<'a> {
         if !closed {
             self.at = self.at.max(start + 1);
             let message = "a string without its closing quote";
-            diagnostics.push(Diagnostic::error(self.span(start), message).label("opened here"));
+            keep(diagnostics, Diagnostic::error(self.span(start), message).label("opened here"));
         }
         self.finished_word(text, true, start, diagnostics)
     }
@@ -142,7 +143,7 @@ impl<'a> Lexer<'a> {
         let span = self.span(start);
         if text.chars().count() > TEXT_CHARS_MAX {
             let message = format!("a word of more than {TEXT_CHARS_MAX} characters");
-            diagnostics.push(Diagnostic::error(span, message));
+            keep(diagnostics, Diagnostic::error(span, message));
         }
         Token { kind: TokenKind::Word { text, quoted }, span }
     }

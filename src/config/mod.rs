@@ -44,6 +44,7 @@ pub use view::{
     NodeView, OnIoError, OnNoData, ResourceOptions, RoleConflict, StartupOptions,
 };
 
+use diagnostics::keep;
 use sections::Builder;
 use tree::Statement;
 
@@ -102,7 +103,7 @@ impl Loader {
                 let label = "included here".to_owned();
                 let diagnostic =
                     Diagnostic { severity, message, span: from, label, related: None, help };
-                self.diagnostics.push(diagnostic);
+                keep(&mut self.diagnostics, diagnostic);
             }
         }
     }
@@ -123,14 +124,16 @@ impl Loader {
         let span = statement.keyword_span();
         let [_, pattern] = &statement.words[..] else {
             let message = "'include' takes one file name or pattern";
-            self.diagnostics
-                .push(Diagnostic::error(span, message).label("expected: include \"FILE\";"));
+            keep(
+                &mut self.diagnostics,
+                Diagnostic::error(span, message).label("expected: include \"FILE\";"),
+            );
             return;
         };
         if depth == INCLUDE_DEPTH_MAX {
             let message = format!("'include' nested deeper than {INCLUDE_DEPTH_MAX}");
             let help = "does a file include itself?";
-            self.diagnostics.push(Diagnostic::error(pattern.span, message).help(help));
+            keep(&mut self.diagnostics, Diagnostic::error(pattern.span, message).help(help));
             return;
         }
         let base =
@@ -146,7 +149,7 @@ impl Loader {
             }
             Err(error) => {
                 let message = format!("cannot look for '{}': {error}", pattern.text);
-                self.diagnostics.push(Diagnostic::error(pattern.span, message));
+                keep(&mut self.diagnostics, Diagnostic::error(pattern.span, message));
             }
         }
     }
@@ -157,7 +160,7 @@ impl Loader {
             // Said once, not for each file of a pattern.
             FILES_MAX if !self.diagnostics.iter().any(|known| known.span == Some(from)) => {
                 let message = format!("more than {FILES_MAX} files are included");
-                self.diagnostics.push(Diagnostic::error(from, message));
+                keep(&mut self.diagnostics, Diagnostic::error(from, message));
             }
             _ => {}
         }

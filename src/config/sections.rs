@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::diagnostics::{Diagnostic, KEPT_MAX};
+use super::diagnostics::{Diagnostic, keep};
 use super::model::{Host, HostKind, Placed, Resource, Volume, Volumes};
 use super::options::{self, Effect, Meaning, OptionSet, Section, Setting, Value};
 use super::source::{Sources, Span};
@@ -49,9 +49,7 @@ impl<'a> Builder<'a> {
     }
 
     fn report(&mut self, diagnostic: Diagnostic) {
-        if self.diagnostics.len() < KEPT_MAX {
-            self.diagnostics.push(diagnostic);
-        }
+        keep(&mut self.diagnostics, diagnostic);
     }
 
     /// A statement outside of all sections.

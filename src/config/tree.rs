@@ -7,7 +7,7 @@
 //! What the words mean is decided later, with the whole statement in view: that is what makes the
 //! messages good.
 
-use super::diagnostics::{Diagnostic, KEPT_MAX};
+use super::diagnostics::{Diagnostic, keep};
 use super::lexer::{Lexer, Token, TokenKind};
 use super::source::Span;
 
@@ -63,9 +63,7 @@ impl Parser<'_> {
     }
 
     fn error(&mut self, diagnostic: Diagnostic) {
-        if self.diagnostics.len() < KEPT_MAX {
-            self.diagnostics.push(diagnostic);
-        }
+        keep(self.diagnostics, diagnostic);
     }
 
     /// Statements up to the closing brace, or to the end of the file at depth 0.

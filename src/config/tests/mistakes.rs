@@ -258,6 +258,17 @@ fn all_mistakes_are_found_at_once() {
     assert_eq!(mistakes.list.len(), 5, "{mistakes}");
 }
 
+/// However much there is to complain about, what decides is not lost, and memory is bounded.
+#[test]
+fn a_flood_of_warnings_does_not_hide_an_error() {
+    let flood = "on-congestion pull-ahead;".repeat(2000);
+    let text = resource_with(&format!("net {{ {flood} timeot 1; }}"));
+    let mistakes = parse(Path::new("f"), &text).expect_err("wrong");
+    assert_eq!(mistakes.list.len(), 1, "{mistakes}");
+    let mistakes = parse(Path::new("f"), &"\\".repeat(100_000)).expect_err("wrong");
+    assert_eq!(mistakes.list.len(), 200);
+}
+
 #[test]
 fn warnings_do_not_keep_a_file_from_loading() {
     let warnings = |extra: &str| -> Vec<String> {
