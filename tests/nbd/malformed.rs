@@ -102,9 +102,12 @@ fn options_that_end_the_session(export: &Export) {
     assert!(raw.is_closed(), "EXPORT_NAME of an unknown name");
 }
 
+/// Errors of which any one is right.
+type Allowed<'a> = &'a [u32];
+
 fn refused_requests(export: &Export) {
     let size = export.size_bytes();
-    let rows: [(&str, u16, u16, u64, u32, &[u32]); 21] = [
+    let rows: [(&str, u16, u16, u64, u32, Allowed); 21] = [
         ("read past the end", 0, command::READ, size, 512, &[EINVAL]),
         ("read across the end", 0, command::READ, size - 512, 1024, &[EINVAL]),
         ("read, offset + length overflows", 0, command::READ, u64::MAX - 511, 1024, &[EINVAL]),

@@ -29,21 +29,45 @@ pub fn compare() {
     }
     let ours = MemoryServer::start(crate::SIZE_BYTES);
     let theirs = Nbdkit::start();
-    println!("job                    twinblk     nbdkit   ratio (requests/s, best of {ROUNDS})");
+    println!("best of {ROUNDS}:        requests/s                  server CPU us/request");
+    println!("job                   twinblk  nbdkit  ratio    twinblk  nbdkit  ratio");
     for (name, job) in JOBS {
-        let (mut our_best, mut their_best) = (0.0_f64, 0.0_f64);
+        let (mut our_best, mut their_best) = (Figures::default(), Figures::default());
         for _ in 0..ROUNDS {
-            our_best = our_best.max(measure(&ours.export_on_unix().uri, job));
-            their_best = their_best.max(measure(&theirs.uri(), job));
+            our_best.keep(measure(&ours.export_on_unix().uri, std::process::id(), job));
+            their_best.keep(measure(&theirs.uri(), theirs.process.id(), job));
         }
-        let ratio = our_best / their_best;
-        println!("{name} {our_best:>12.0} {their_best:>10.0} {ratio:>7.2}");
+        let ratio = our_best.per_second / their_best.per_second;
+        let cost_ratio = our_best.cpu_us / their_best.cpu_us;
+        println!(
+            "{name:20} {:>8.0} {:>7.0} {ratio:>6.2}   {:>8.2} {:>7.2} {cost_ratio:>6.2}",
+            our_best.per_second, their_best.per_second, our_best.cpu_us, their_best.cpu_us
+        );
         assert!(ratio > 0.7, "{name}: slower than nbdkit by more than noise");
     }
 }
 
-/// Requests per second.
-fn measure(uri: &str, job: &[&str]) -> f64 {
+#[derive(Clone, Copy)]
+struct Figures {
+    per_second: f64,
+    /// Of the server, per request.
+    cpu_us: f64,
+}
+
+impl Default for Figures {
+    fn default() -> Self {
+        Self { per_second: 0.0, cpu_us: f64::INFINITY }
+    }
+}
+
+impl Figures {
+    fn keep(&mut self, other: Self) {
+        self.per_second = self.per_second.max(other.per_second);
+        self.cpu_us = self.cpu_us.min(other.cpu_us);
+    }
+}
+
+fn measure(uri: &str, server: u32, job: &[&str]) -> Figures {
     let uri = format!("--uri={uri}");
     let common = [
         "--name=speed",
@@ -54,12 +78,24 @@ fn measure(uri: &str, job: &[&str]) -> f64 {
         SECONDS_PER_RUN,
         "--output-format=json",
     ];
+    let before = cpu_us(server);
     let shown = run("fio", &[&common[..], job].concat());
+    let used = cpu_us(server) - before;
     // Other lines may come before the object.
     let object = &shown[shown.find('{').expect("JSON")..];
     let result: serde_json::Value = serde_json::from_str(object).expect("JSON");
     let job = &result["jobs"][0];
-    ["read", "write"].iter().filter_map(|way| job[way]["iops"].as_f64()).sum()
+    let sum = |field: &str| -> f64 {
+        ["read", "write"].iter().filter_map(|way| job[way][field].as_f64()).sum()
+    };
+    Figures { per_second: sum("iops"), cpu_us: used / sum("total_ios") }
+}
+
+/// User and system time of a process: fields 14 and 15 of its stat, in ticks of 10 ms.
+fn cpu_us(process: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("it lives");
+    let fields = stat.rsplit(") ").next().expect("a state").split(' ');
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() * 10_000.0
 }
 
 struct Nbdkit {
