@@ -146,7 +146,8 @@ impl Client {
     }
 
     /// The export is no longer served here: answers what is open, and whatever still comes, with
-    /// ESHUTDOWN, upon which clients disconnect.
+    /// ESHUTDOWN, upon which clients disconnect. Keep the client until its `Gone`, so that the
+    /// answers arrive; it comes within seconds.
     pub fn shut_down(&self) {
         let mut state = self.connection.state.borrow_mut();
         state.shut_down = true;

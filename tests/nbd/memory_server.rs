@@ -132,35 +132,41 @@ impl Handover for ToResource {
     }
 }
 
-fn serve_memory(size_bytes: u64, mut orders: UnboundedReceiver<Control>) {
+/// The loop is a task of the set and not its root: then a turn of reading, handling and replying
+/// costs one wait for the sockets and not two.
+fn serve_memory(size_bytes: u64, orders: UnboundedReceiver<Control>) {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-    LocalSet::new().block_on(&runtime, async {
-        let (sender, mut events) = unbounded_channel();
-        let mut memory = Memory::new(size_bytes);
-        let mut clients = BTreeMap::new();
-        let mut next_client = 0;
-        let mut turn = Vec::with_capacity(EVENTS_PER_TURN);
-        loop {
-            tokio::select! {
-                biased;
-                _ = events.recv_many(&mut turn, EVENTS_PER_TURN) => {
-                    memory.handle_turn(&mut turn, &mut clients);
-                }
-                order = orders.recv() => match order {
-                    Some(Control::Client(accepted)) => {
-                        next_client += 1;
-                        let id = ClientId(next_client);
-                        let pool = memory.pool.clone();
-                        let client = Client::start(*accepted, pool, sender.clone(), id);
-                        clients.insert(id, client.expect("a socket can be registered"));
-                    }
-                    Some(Control::Demote) => clients.values().for_each(Client::shut_down),
-                    Some(Control::Stop) | None => break,
-                },
-            }
-        }
+    LocalSet::new().block_on(&runtime, async move {
+        let resource = tokio::task::spawn_local(serve_clients(Memory::new(size_bytes), orders));
+        resource.await.expect("no panic");
     });
+}
+
+async fn serve_clients(mut memory: Memory, mut orders: UnboundedReceiver<Control>) {
+    let (sender, mut events) = unbounded_channel();
+    let mut clients = BTreeMap::new();
+    let mut next_client = 0;
+    let mut turn = Vec::with_capacity(EVENTS_PER_TURN);
+    loop {
+        tokio::select! {
+            biased;
+            _ = events.recv_many(&mut turn, EVENTS_PER_TURN) => {
+                memory.handle_turn(&mut turn, &mut clients);
+            }
+            order = orders.recv() => match order {
+                Some(Control::Client(accepted)) => {
+                    next_client += 1;
+                    let id = ClientId(next_client);
+                    let pool = memory.pool.clone();
+                    let client = Client::start(*accepted, pool, sender.clone(), id);
+                    clients.insert(id, client.expect("a socket can be registered"));
+                }
+                Some(Control::Demote) => clients.values().for_each(Client::shut_down),
+                Some(Control::Stop) | None => break,
+            },
+        }
+    }
 }
 
 /// Content, and per block whether it was written (allocation) or changed (out of sync).

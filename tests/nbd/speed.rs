@@ -43,7 +43,8 @@ pub fn compare() {
             "{name:20} {:>8.0} {:>7.0} {ratio:>6.2}   {:>8.2} {:>7.2} {cost_ratio:>6.2}",
             our_best.per_second, their_best.per_second, our_best.cpu_us, their_best.cpu_us
         );
-        assert!(ratio > 0.7, "{name}: slower than nbdkit by more than noise");
+        // What neighbours on the machine take moves requests/s by half, but CPU time little.
+        assert!(cost_ratio < 1.25, "{name}: costs more than nbdkit by more than noise");
     }
 }
 
