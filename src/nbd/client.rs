@@ -270,6 +270,10 @@ impl Connection {
                 None => news.await,
             };
             match news {
+                // After a disconnect a client need not wait for its answers.
+                News::Failed(_) if ending == Some(GoneReason::Disconnected) => {
+                    return GoneReason::Disconnected;
+                }
                 News::Failed(error) => return GoneReason::Lost(error.to_string()),
                 News::ShutDown => {
                     knows_shut_down = true;
