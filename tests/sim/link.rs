@@ -196,10 +196,10 @@ impl Link {
         let mut plan = Vec::new();
         let cut = self.cut;
         for (number, session) in &mut self.sessions {
-            for from in 0..2 {
+            for (from, cut) in cut.iter().enumerate() {
                 for socket in Socket::BOTH {
                     let stream = session.stream(from, socket);
-                    if !stream.stalled || cut[from][socket as usize] {
+                    if !stream.stalled || cut[socket as usize] {
                         continue;
                     }
                     stream.stalled = false;
@@ -233,19 +233,6 @@ impl Link {
     /// Forgets sessions that no end holds any more.
     pub fn bury(&mut self) {
         self.sessions.retain(|_, session| session.ends.iter().any(|end| end.alive));
-    }
-
-    /// Whether a packet that `wanted` picks is still on its way from `from`.
-    pub fn carries(&self, from: usize, mut wanted: impl FnMut(&Packet) -> bool) -> bool {
-        self.sessions.values().any(|session| {
-            session.ends[1 - from].alive
-                && session.streams[from].iter().any(|stream| {
-                    stream.queue.iter().any(|segment| match segment {
-                        Segment::Packet { packet, .. } => wanted(packet),
-                        Segment::End => false,
-                    })
-                })
-        })
     }
 
     pub fn packets_under_way(&self) -> usize {

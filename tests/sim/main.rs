@@ -10,7 +10,9 @@
 //! | [`workload`], [`operator`], [`faults`] | who acts, by the mixture of [`swarm`] |
 //! | [`oracle`], [`checks`] | what must hold |
 //! | [`sabotage`] | planted bugs that must be found |
-//! | [`run`] | one seed from beginning to end |
+//! | [`run`], [`seeds`] | one seed from beginning to end; many |
+//! | [`scenarios`] | stories with a name |
+//! | [`production`] | all of it with one engine |
 
 mod agenda;
 mod checks;
@@ -23,11 +25,14 @@ mod node;
 mod operator;
 mod oracle;
 mod perform;
+mod production;
 mod random;
 mod recorder;
 mod requests;
 mod run;
 mod sabotage;
+mod scenarios;
+mod seeds;
 mod simulator_tests;
 mod slab;
 mod stamp;

@@ -58,11 +58,6 @@ impl Medium {
         self.stable[sector as usize]
     }
 
-    /// The sectors whose newest content a power loss may take.
-    pub fn volatile_sectors(&self) -> impl Iterator<Item = u64> + '_ {
-        self.cached.keys().copied()
-    }
-
     pub fn read(&self, range: SectorRange) -> Content {
         (range.start.0..range.end().0).map(|sector| self.view(sector)).collect()
     }

@@ -52,12 +52,6 @@ impl Metadata {
         bit || self.record.primary && self.slots.values().any(|hot| *hot == extent)
     }
 
-    pub fn set_all_bits(&mut self) {
-        for block in 0..self.blocks {
-            self.bitmap[(block / 64) as usize] |= 1 << (block % 64);
-        }
-    }
-
     pub fn apply(&mut self, write: &MetadataWrite) -> Result<(), String> {
         match write {
             MetadataWrite::Record(record) => self.record = *record,

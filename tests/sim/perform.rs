@@ -319,9 +319,8 @@ impl<E: Subject> World<E> {
         if self.sabotage != Some(Sabotage::AcknowledgeEarly) {
             return;
         }
-        let write = match packet {
-            Packet::Data(write) | Packet::Trim(write) | Packet::Zeroes(write) => write,
-            _ => return,
+        let (Packet::Data(write) | Packet::Trim(write) | Packet::Zeroes(write)) = packet else {
+            return;
         };
         if write.flags & dp_flags::SEND_WRITE_ACK != 0 {
             let ack = Ack { range: write.range, id: write.id, sequence: write.sequence };

@@ -219,10 +219,6 @@ impl<E: Subject> World<E> {
         }
     }
 
-    pub fn requests_of(&self, node: usize) -> usize {
-        self.pending.values().filter(|pending| pending.node == node).count()
-    }
-
     /// Ranges of writes that are under way, by sector.
     pub fn sectors_being_written(&self) -> BTreeSet<u64> {
         let mut sectors = BTreeSet::new();

@@ -163,17 +163,4 @@ impl<E: Subject> World<E> {
         let outcome = self.oracle.finish();
         self.check(outcome);
     }
-
-    /// Goes on until `reached`, at most `limit_ms` of simulated time. For scenarios.
-    pub fn run_until(&mut self, limit_ms: u64, mut reached: impl FnMut(&Self) -> bool) -> bool {
-        let until_us = self.now_us + limit_ms * 1000;
-        loop {
-            if reached(self) {
-                return true;
-            }
-            if self.now_us > until_us || !self.step() {
-                return false;
-            }
-        }
-    }
 }

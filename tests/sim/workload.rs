@@ -47,10 +47,6 @@ impl Clients {
         self.clients.iter().filter(|client| client.node == Some(node)).count() as u32
     }
 
-    pub fn in_flight(&self) -> u64 {
-        self.clients.iter().map(|client| client.in_flight).sum()
-    }
-
     fn wish(&mut self, workload: &Workload, device_sectors: u64) -> Wish {
         let random = &mut self.random;
         if random.percent(workload.flush_percent) {

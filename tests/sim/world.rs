@@ -26,7 +26,6 @@ use crate::workload::Clients;
 #[derive(Clone, Debug)]
 pub enum Item {
     Wake { node: usize, incarnation: u64 },
-    Input { node: usize, incarnation: u64, event: Box<Event> },
     OpenDisk { node: usize, incarnation: u64, opening: u64 },
     DiskDone { node: usize, incarnation: u64, operation: u64 },
     TimerDue { node: usize, incarnation: u64, timer: Timer, number: u64 },
@@ -51,7 +50,6 @@ const EFFECTS_PER_EVENT: usize = 40_000;
 const PAYLOADS_HELD: usize = 20_000;
 
 pub struct World<E> {
-    pub seed: u64,
     pub swarm: Swarm,
     pub now_us: u64,
     pub agenda: Agenda<Item>,
@@ -79,8 +77,13 @@ pub struct World<E> {
     cut_numbers: [[u64; 2]; 2],
 }
 
-/// Node, and the choice of effects.
-pub type Breakpoint = (usize, Box<dyn FnMut(&Effect) -> bool>);
+/// Where a scenario stops the world.
+pub struct Breakpoint {
+    pub node: usize,
+    pub chosen: Box<dyn FnMut(&Effect) -> bool>,
+    /// The chosen effect is still performed.
+    pub after: bool,
+}
 
 impl<E: Subject> World<E> {
     pub fn new(seed: u64, swarm: Swarm, detail: Detail, trace: bool) -> Self {
@@ -91,7 +94,6 @@ impl<E: Subject> World<E> {
         };
         let node = |index| Node::new(seed, index, sectors, swarm.beginning);
         let mut world = Self {
-            seed,
             now_us: 1_000_000,
             agenda: Agenda::new(seed),
             nodes: [node(0), node(1)],
@@ -170,11 +172,6 @@ impl<E: Subject> World<E> {
                 if self.nodes[node].incarnation == incarnation {
                     self.nodes[node].awake = false;
                     self.wake(node);
-                }
-            }
-            Item::Input { node, incarnation, event } => {
-                if self.nodes[node].incarnation == incarnation {
-                    self.input(node, *event);
                 }
             }
             Item::OpenDisk { node, incarnation, opening } => {
@@ -315,14 +312,16 @@ impl<E: Subject> World<E> {
     fn perform_all(&mut self, node: usize, effects: Vec<Effect>) {
         let incarnation = self.nodes[node].incarnation;
         for effect in effects {
-            if let Some((at, chosen)) = &mut self.breakpoint
-                && *at == node
-                && chosen(&effect)
+            if let Some(breakpoint) = &mut self.breakpoint
+                && breakpoint.node == node
+                && (breakpoint.chosen)(&effect)
             {
+                if breakpoint.after {
+                    self.perform(node, effect);
+                }
                 self.breakpoint = None;
                 self.broke = true;
-                // The scenario goes on from here: this effect, and what followed it, is undone by
-                // the crash that it is about to cause.
+                // What followed is undone by the crash that the scenario is about to cause.
                 return;
             }
             if let Some((left, crash)) = self.nodes[node].doom {

@@ -33,8 +33,6 @@ pub enum Invariant {
     I4,
     /// Split brain is detected, never merged silently.
     I5,
-    /// Metadata opens after any crash.
-    I6,
     /// Every difference is covered by durable metadata.
     I7,
     /// The resync goes from the newer data to the older.
