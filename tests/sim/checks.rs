@@ -351,23 +351,18 @@ impl<E: Subject> World<E> {
             return;
         }
         let [a, b] = &self.nodes;
-        let mut sector = 0;
-        while sector < self.swarm.device_sectors {
-            if a.medium.view(sector) == b.medium.view(sector) {
-                sector += 1;
-                continue;
-            }
+        let hidden = a.medium.differences(&b.medium).into_iter().find(|sector| {
             let block = sector / BLOCK_SECTORS;
-            if !a.metadata.covers(block) && !b.metadata.covers(block) {
-                let [left, right] =
-                    [a, b].map(|node| crate::stamp::describe(node.medium.view(sector)));
-                let text = format!(
-                    "sector {sector} (block {block}) is {left} on node 0 and {right} on node 1, \
-                     and no durable metadata knows"
-                );
-                return self.violate(Invariant::I7, text);
-            }
-            sector = (block + 1) * BLOCK_SECTORS;
+            !a.metadata.covers(block) && !b.metadata.covers(block)
+        });
+        if let Some(sector) = hidden {
+            let [left, right] = [a, b].map(|node| crate::stamp::describe(node.medium.view(sector)));
+            let text = format!(
+                "sector {sector} (block {}) is {left} on node 0 and {right} on node 1, and no \
+                 durable metadata knows",
+                sector / BLOCK_SECTORS
+            );
+            self.violate(Invariant::I7, text);
         }
     }
 
@@ -382,9 +377,8 @@ impl<E: Subject> World<E> {
         if self.oracle.protocol != ReplicationProtocol::C && !quiet {
             return;
         }
-        for sector in 0..self.swarm.device_sectors {
-            let [left, right] = [0, 1].map(|node: usize| self.nodes[node].medium.view(sector));
-            if left == right || busy.contains(&sector) {
+        for sector in self.nodes[0].medium.differences(&self.nodes[1].medium) {
+            if busy.contains(&sector) {
                 continue;
             }
             let known = self.nodes.iter().any(|node| {
@@ -395,7 +389,9 @@ impl<E: Subject> World<E> {
                         .is_some_and(|engine| engine.is_out_of_sync(sector / BLOCK_SECTORS))
             });
             if !known {
-                let [left, right] = [left, right].map(crate::stamp::describe);
+                let [left, right] = [0, 1].map(|node: usize| {
+                    crate::stamp::describe(self.nodes[node].medium.view(sector))
+                });
                 let text = format!(
                     "both are UpToDate, but sector {sector} is {left} on node 0 and {right} on \
                      node 1"

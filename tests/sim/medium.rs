@@ -58,6 +58,26 @@ impl Medium {
         self.stable[sector as usize]
     }
 
+    /// The sectors whose content differs between two disks, ascending.
+    pub fn differences(&self, other: &Self) -> Vec<u64> {
+        const AT_ONCE: usize = 64;
+        let mut sectors = Vec::new();
+        let chunks = self.stable.chunks(AT_ONCE).zip(other.stable.chunks(AT_ONCE));
+        for (index, (mine, others)) in chunks.enumerate() {
+            // Most of two disks is equal.
+            if mine != others {
+                let first = index * AT_ONCE;
+                let unequal = (0..mine.len()).filter(|at| mine[*at] != others[*at]);
+                sectors.extend(unequal.map(|at| (first + at) as u64));
+            }
+        }
+        sectors.extend(self.cached.keys().chain(other.cached.keys()));
+        sectors.sort_unstable();
+        sectors.dedup();
+        sectors.retain(|sector| self.view(*sector) != other.view(*sector));
+        sectors
+    }
+
     pub fn read(&self, range: SectorRange) -> Content {
         (range.start.0..range.end().0).map(|sector| self.view(sector)).collect()
     }
@@ -161,6 +181,18 @@ mod tests {
         medium.write(SectorRange::new(0, 1), &[2], true);
         medium.lose_power(Loss::AnySubset, &mut random());
         assert_eq!(medium.view(0), 2);
+    }
+
+    #[test]
+    fn differences_are_those_of_what_is_read() {
+        let mut one = Medium::new(100, |_| 0);
+        let mut other = one.clone();
+        one.write(SectorRange::new(3, 1), &[1], false);
+        one.write(SectorRange::new(70, 2), &[2, 2], true);
+        other.write(SectorRange::new(71, 1), &[2], false);
+        other.write(SectorRange::new(99, 1), &[3], false);
+        assert_eq!(one.differences(&other), [3, 70, 99]);
+        assert!(one.differences(&one).is_empty());
     }
 
     #[test]

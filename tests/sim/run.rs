@@ -51,9 +51,7 @@ pub fn run_sabotaged<E: Subject>(
 impl<E: Subject> World<E> {
     fn live(&mut self) {
         let until_us = self.faults.until_us;
-        while self.agenda.next_time_us().is_some_and(|at_us| at_us < until_us)
-            && self.clients.budget > 0
-        {
+        while self.agenda.next_time_us().is_some_and(|at_us| at_us < until_us) {
             if !self.step() || self.has_run_away() {
                 return;
             }

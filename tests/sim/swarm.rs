@@ -72,6 +72,7 @@ pub struct Workload {
     pub depth: u64,
     /// Requests of the whole run.
     pub requests: u64,
+    /// Mean time between the requests of a client, which come in bursts.
     pub think_us: u64,
     pub read_percent: u32,
     pub zero_percent: u32,
@@ -168,21 +169,27 @@ impl Swarm {
         let slow_link = random.percent(30);
         let slow_disk = random.percent(30);
         let mut rate = |percent: u32, high: u64| -> u32 {
-            if random.percent(percent) { random.skewed(1000, high) as u32 } else { 0 }
+            if random.percent(percent) { random.skewed(3_000, high) as u32 } else { 0 }
         };
         let rates = Rates {
-            kill: rate(40, 30_000),
-            power_loss: rate(50, 30_000),
-            power_loss_of_both: rate(20, 10_000),
-            pause: rate(25, 20_000),
-            cut: rate(40, 30_000),
-            cut_one_way: rate(25, 20_000),
-            cut_one_socket: rate(20, 20_000),
-            socket_dies: rate(30, 30_000),
-            disk_error: rate(25, 20_000),
-            command: rate(40, 40_000),
-            switchover: rate(40, 30_000),
+            kill: rate(40, 60_000),
+            power_loss: rate(50, 60_000),
+            power_loss_of_both: rate(20, 20_000),
+            pause: rate(25, 40_000),
+            cut: rate(40, 60_000),
+            cut_one_way: rate(25, 40_000),
+            cut_one_socket: rate(20, 40_000),
+            socket_dies: rate(30, 60_000),
+            disk_error: rate(25, 40_000),
+            command: rate(40, 80_000),
+            switchover: rate(40, 60_000),
         };
+        let faults_ms = random.between(5_000, 60_000);
+        let clients = random.between(1, 3);
+        let requests = random.between(300, 2000);
+        // The work fills the time of the faults more or less: sometimes it ends early.
+        let evenly_us = faults_ms * 1000 * clients / requests;
+        let think_us = random.between(evenly_us / 4, evenly_us * 5 / 4);
         let extents = *random.pick(&[1, 2, 3, 9, 12]);
         // An odd end now and then: the last block of the device is short.
         let odd = if random.percent(20) { random.below(EXTENT_SECTORS / 2) } else { 0 };
@@ -206,10 +213,10 @@ impl Swarm {
                 outlier_per_million: if random.percent(30) { 1_000 } else { 0 },
             },
             workload: Workload {
-                clients: random.between(1, 3) as usize,
+                clients: clients as usize,
                 depth: random.skewed(1, 16),
-                requests: random.between(300, 1500),
-                think_us: random.skewed(200, 100_000),
+                requests,
+                think_us,
                 read_percent: random.between(10, 60) as u32,
                 zero_percent: if random.percent(50) { 5 } else { 0 },
                 flush_percent: if random.percent(70) { random.between(1, 15) as u32 } else { 0 },
@@ -220,7 +227,7 @@ impl Swarm {
                 hot_sectors: *random.pick(&[16, 64, 512, 4096]),
             },
             rates,
-            faults_ms: random.between(5_000, 60_000),
+            faults_ms,
             actors: true,
             healing_ms: HEALING_MS,
         }

@@ -75,7 +75,7 @@ impl Clients {
 impl<E: Subject> World<E> {
     pub fn client_tick(&mut self, client: usize) {
         let workload = self.swarm.workload.clone();
-        let think_us = 1 + self.clients.random.below(2 * workload.think_us + 1);
+        let think_us = self.think_us(workload.think_us);
         if self.clients.budget == 0 && self.clients.clients[client].in_flight == 0 {
             self.let_go(client);
         } else {
@@ -101,6 +101,16 @@ impl<E: Subject> World<E> {
             }
         }
         self.agenda.add(self.now_us + think_us, Item::ClientTick { client });
+    }
+
+    /// One long pause after some short ones: requests come in bursts.
+    fn think_us(&mut self, mean_us: u64) -> u64 {
+        let random = &mut self.clients.random;
+        if random.percent(20) {
+            1 + random.below(10 * mean_us + 1)
+        } else {
+            1 + random.below(200.min(mean_us) + 1)
+        }
     }
 
     /// Leaves a node that is not Primary any more, or is to be demoted; goes to one that is.
