@@ -37,6 +37,9 @@ pub mod features {
     pub const THIN_RESYNC: u32 = 2;
     pub const WSAME: u32 = 4;
     pub const WZEROES: u32 = 8;
+    /// Private: two twinblk nodes recognise each other by it. The agreed features are the bitwise
+    /// AND of both sides', so a kernel peer, which does not offer it, takes it out.
+    pub const TWINBLK: u32 = 1 << 31;
 }
 
 /// `P_CONNECTION_FEATURES`.
@@ -74,6 +77,25 @@ pub enum SplitBrainPolicy {
     DiscardSecondary = 8,
     CallPriLost = 9,
     Violently = 10,
+}
+
+impl SplitBrainPolicy {
+    pub const fn from_wire(number: u32) -> Option<Self> {
+        Some(match number {
+            0 => Self::Disconnect,
+            1 => Self::DiscardYoungerPrimary,
+            2 => Self::DiscardOlderPrimary,
+            3 => Self::DiscardZeroChanges,
+            4 => Self::DiscardLeastChanges,
+            5 => Self::DiscardLocal,
+            6 => Self::DiscardRemote,
+            7 => Self::Consensus,
+            8 => Self::DiscardSecondary,
+            9 => Self::CallPriLost,
+            10 => Self::Violently,
+            _ => return None,
+        })
+    }
 }
 
 /// `P_PROTOCOL` and `P_PROTOCOL_UPDATE`.
@@ -199,8 +221,14 @@ pub enum Packet {
     Uuids(Uuids),
     SyncUuid(u64),
     State(StateWord),
-    StateChangeRequest { mask: StateWord, value: StateWord },
-    ConnectionStateChangeRequest { mask: StateWord, value: StateWord },
+    StateChangeRequest {
+        mask: StateWord,
+        value: StateWord,
+    },
+    ConnectionStateChangeRequest {
+        mask: StateWord,
+        value: StateWord,
+    },
     StateChangeReply(i32),
     ConnectionStateChangeReply(i32),
     Ping,
@@ -212,8 +240,13 @@ pub enum Packet {
     /// One logical block of data follows, whose length is in the packet's length.
     WriteSame(Write),
     /// Opaque handle of the epoch that ends here.
-    Barrier { handle: u32 },
-    BarrierAck { handle: u32, writes: u32 },
+    Barrier {
+        handle: u32,
+    },
+    BarrierAck {
+        handle: u32,
+        writes: u32,
+    },
     UnplugRemote,
     DataRequest(BlockRequest),
     /// Data follows.
