@@ -6,6 +6,8 @@
 //! | [`state`] | roles, connection and disk states, and the 32-bit word that carries them |
 //! | [`packet`] | every packet as a value |
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 pub mod packet;
 pub mod state;
 pub mod units;
