@@ -1,0 +1,139 @@
+//! The daemon's end of a resource: starts its thread and sends it orders.
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::{oneshot, watch};
+
+use super::ResourceSetup;
+use super::exports::Exports;
+use super::run::Driver;
+use super::snapshot::Snapshot;
+use crate::buffer::BufferPool;
+use crate::engine::effect::Refusal;
+use crate::engine::event::Verb;
+use crate::nbd::Negotiated;
+
+/// A client that chose this resource's export, on its way to the resource's thread.
+#[derive(Debug)]
+pub struct IncomingClient {
+    pub stream: IncomingStream,
+    pub negotiated: Negotiated,
+    /// How to name it to the operator.
+    pub peer: String,
+}
+
+/// A socket between two runtimes.
+#[derive(Debug)]
+pub enum IncomingStream {
+    Tcp(std::net::TcpStream, SocketAddr),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// What the daemon asks of a resource's thread.
+#[derive(Debug)]
+pub(super) enum Order {
+    Perform { verb: Verb, answer: oneshot::Sender<Result<(), Refusal>> },
+    Snapshot { answer: oneshot::Sender<Snapshot> },
+    Serve(Box<IncomingClient>),
+    /// Close every client with ESHUTDOWN.
+    DismissClients,
+    /// End the thread as things are.
+    Stop,
+}
+
+/// The resource's thread has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the resource went down meanwhile")]
+pub struct Gone;
+
+/// A running resource. Dropping this stops it.
+#[derive(Debug)]
+pub struct ResourceHandle {
+    orders: UnboundedSender<Order>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Starts the thread of a resource: no disk, no connection yet. `changes` counts up whenever
+/// something worth a look has changed.
+pub fn spawn(
+    setup: ResourceSetup,
+    exports: Exports,
+    changes: Arc<watch::Sender<u64>>,
+) -> std::io::Result<ResourceHandle> {
+    let (orders, received) = unbounded_channel();
+    let name = setup.name.clone();
+    let thread = std::thread::Builder::new().name(format!("res-{name}")).spawn(move || {
+        let run = || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_io()
+                .enable_time()
+                .build()
+                .expect("a runtime needs a few file descriptors");
+            let local = tokio::task::LocalSet::new();
+            let pool = BufferPool::default();
+            runtime.block_on(local.run_until(async move {
+                Driver::new(setup, exports, changes, received, pool).run().await;
+            }));
+        };
+        // A resource without its thread would answer nobody and still hold its sockets. Whatever
+        // was violated, the state in memory is not to be trusted: the peer and the activity log
+        // know how to go on from a crash.
+        if catch_unwind(AssertUnwindSafe(run)).is_err() {
+            eprintln!("twinblk: the thread of resource {name} panicked; aborting");
+            std::process::abort();
+        }
+    })?;
+    Ok(ResourceHandle { orders, thread: Some(thread) })
+}
+
+impl ResourceHandle {
+    /// Has the engine carry out a verb; returns its decision, which may take as long as the peer
+    /// takes to agree.
+    pub async fn perform(&self, verb: Verb) -> Result<Result<(), Refusal>, Gone> {
+        let (answer, answered) = oneshot::channel();
+        self.orders.send(Order::Perform { verb, answer }).map_err(|_| Gone)?;
+        answered.await.map_err(|_| Gone)
+    }
+
+    pub async fn snapshot(&self) -> Result<Snapshot, Gone> {
+        let (answer, answered) = oneshot::channel();
+        self.orders.send(Order::Snapshot { answer }).map_err(|_| Gone)?;
+        answered.await.map_err(|_| Gone)
+    }
+
+    /// Hands over a client; it is closed when the resource is no longer there.
+    pub fn serve(&self, client: IncomingClient) {
+        let _ = self.orders.send(Order::Serve(Box::new(client)));
+    }
+
+    /// Closes every client with ESHUTDOWN.
+    pub fn dismiss_clients(&self) {
+        let _ = self.orders.send(Order::DismissClients);
+    }
+
+    /// Asks the thread to end; what is under way on the disk is completed.
+    pub fn stop(&self) {
+        let _ = self.orders.send(Order::Stop);
+    }
+
+    /// Whether the thread has ended.
+    pub fn has_stopped(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for ResourceHandle {
+    fn drop(&mut self) {
+        self.stop();
+        if let Some(thread) = self.thread.take()
+            && thread.is_finished()
+        {
+            // It did not panic, or there would be no process.
+            let _ = thread.join();
+        }
+    }
+}
