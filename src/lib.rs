@@ -18,6 +18,8 @@
 
 pub mod buffer;
 pub mod config;
+pub mod control;
+pub mod daemon;
 pub mod disk;
 pub mod engine;
 pub mod link;

@@ -9,10 +9,10 @@
 
 mod listeners;
 mod manager;
+pub mod options;
 mod report;
 mod translate;
 
-use std::path::PathBuf;
 use std::rc::Rc;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,19 +20,11 @@ use tracing_subscriber::EnvFilter;
 
 use crate::control;
 use manager::{Desk, Manager};
+pub use options::DaemonOptions;
 
 /// Set to `off`, a resource's thread sleeps at once instead of looking around first (see
 /// DESIGN.md 9): for machines where every microsecond of CPU is somebody else's.
 const POLLING_VARIABLE: &str = "TWINBLK_POLLING";
-
-/// Where the daemon finds its configuration and keeps its sockets, and who it is.
-#[derive(Clone, Debug)]
-pub struct DaemonOptions {
-    pub config: PathBuf,
-    pub run_dir: PathBuf,
-    /// The `on NAME` sections that are ours.
-    pub node: String,
-}
 
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
