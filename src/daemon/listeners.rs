@@ -1,30 +1,22 @@
-//! Where NBD clients come in. A listener serves every resource that names its address; the name
-//! that a client asks for decides. Negotiation happens here, on the main thread; then the socket
-//! goes to the resource's thread.
+//! Where NBD clients come in. A listener serves every resource that names its address; the export
+//! that a client asks for decides.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, spawn_local};
 
-use crate::driver::{Exports, IncomingClient, IncomingStream};
-use crate::nbd::{self, Directory, ExportInfo, Negotiated};
+use crate::driver::Exports;
+use crate::nbd::{
+    Accepted, Directory, ExportInfo, Handover, Listener, ListenerError, ListenerLimits, Network,
+    UnixOptions,
+};
 
-/// Clients of one listener that have not finished the negotiation; more wait in the listen queue.
-/// Each may keep its place for as long as the negotiation allows (nbd.md 1.5: 40 idle half-open
-/// handshakes must not keep out a real one).
-const NEGOTIATING_MAX: usize = 128;
-/// Connections that wait to be accepted.
-const BACKLOG: i32 = 128;
-/// Pause after a failed accept (out of file descriptors): give others time to close some.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Permission bits of the socket in the run directory: who may write to the device is root's (or
+/// the daemon's user's) business.
+const SOCKET_MODE: u32 = 0o600;
 
 /// An address that clients connect to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,24 +25,16 @@ pub(super) enum Place {
     Unix(PathBuf),
 }
 
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(f, "{address}"),
-            Self::Unix(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
-
-/// Takes clients that chose an export.
-pub(super) trait Reception {
-    /// Whether a client from there may talk to this resource; `None`: the unix socket.
-    fn admits(&self, resource: &str, address: Option<IpAddr>) -> bool;
-    fn receive(&self, resource: &str, client: IncomingClient);
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OfferError {
+    #[error(transparent)]
+    Listen(#[from] ListenerError),
+    #[error("{address} is shared with {other}, whose nbd section allows other networks")]
+    OtherNetworks { address: SocketAddr, other: String },
 }
 
 /// The exports of one listener.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shelf {
     names: Mutex<BTreeSet<String>>,
     exports: Exports,
@@ -67,7 +51,6 @@ impl Directory for Shelf {
         self.names().iter().filter_map(|name| self.exports.find(name)).collect()
     }
 
-    /// The empty name means the only export.
     fn find(&self, name: &str) -> Option<ExportInfo> {
         let names = self.names();
         let name = match name {
@@ -78,68 +61,83 @@ impl Directory for Shelf {
     }
 }
 
+impl Handover for Shelf {
+    fn hand_over(&self, accepted: Accepted) {
+        self.exports.hand_over(accepted);
+    }
+}
+
 #[derive(Debug)]
 struct Open {
     shelf: Arc<Shelf>,
+    allow: Vec<Network>,
     task: AbortHandle,
-    place: Place,
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
         self.task.abort();
-        if let Place::Unix(path) = &self.place {
-            let _ = std::fs::remove_file(path);
-        }
     }
 }
 
 /// Every listener of the process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Listeners {
     open: BTreeMap<Place, Open>,
     exports: Exports,
+    limits: ListenerLimits,
 }
 
 impl Listeners {
     pub(super) fn new(exports: Exports) -> Self {
-        Self { open: BTreeMap::new(), exports }
+        Self { open: BTreeMap::new(), exports, limits: ListenerLimits::default() }
     }
 
-    /// Offers a resource at these places; binds those that nobody uses yet. On failure nothing is
-    /// offered. Needs a `LocalSet`.
-    pub(super) fn offer<R: Reception + 'static>(
+    /// Offers a resource at these places; binds those that nobody uses yet. On failure it is
+    /// offered nowhere. Needs a `LocalSet`.
+    pub(super) fn offer(
         &mut self,
         resource: &str,
         places: &[Place],
-        reception: &Rc<R>,
-    ) -> Result<(), (Place, io::Error)> {
-        for place in places {
-            if let Err(error) = self.offer_at(resource, place, reception) {
-                self.withdraw(resource);
-                return Err((place.clone(), error));
-            }
+        allow: &[Network],
+    ) -> Result<(), OfferError> {
+        let offered = places.iter().try_for_each(|place| self.offer_at(resource, place, allow));
+        if offered.is_err() {
+            self.withdraw(resource);
         }
-        Ok(())
+        offered
     }
 
-    fn offer_at<R: Reception + 'static>(
+    fn offer_at(
         &mut self,
         resource: &str,
         place: &Place,
-        reception: &Rc<R>,
-    ) -> io::Result<()> {
+        allow: &[Network],
+    ) -> Result<(), OfferError> {
         if let Some(open) = self.open.get(place) {
-            open.shelf.names().insert(resource.to_owned());
+            let mut names = open.shelf.names();
+            if let Place::Tcp(address) = place
+                && open.allow != allow
+            {
+                let other = names.first().cloned().unwrap_or_default();
+                return Err(OfferError::OtherNetworks { address: *address, other });
+            }
+            names.insert(resource.to_owned());
             return Ok(());
         }
+        let listener = match place {
+            Place::Tcp(address) => Listener::tcp(*address, allow.to_vec())?,
+            Place::Unix(path) => {
+                Listener::unix(&UnixOptions { path: path.clone(), mode: SOCKET_MODE })?
+            }
+        };
         let shelf = Arc::new(Shelf {
             names: Mutex::new(BTreeSet::from([resource.to_owned()])),
             exports: self.exports.clone(),
         });
-        let socket = Socket::bind(place)?;
-        let task = spawn_local(accept(socket, shelf.clone(), reception.clone())).abort_handle();
-        self.open.insert(place.clone(), Open { shelf, task, place: place.clone() });
+        let serving = listener.serve(shelf.clone(), shelf.clone(), self.limits.clone());
+        let task = spawn_local(serving).abort_handle();
+        self.open.insert(place.clone(), Open { shelf, allow: allow.to_vec(), task });
         Ok(())
     }
 
@@ -150,146 +148,5 @@ impl Listeners {
             names.remove(resource);
             !names.is_empty()
         });
-    }
-}
-
-enum Socket {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
-impl Socket {
-    fn bind(place: &Place) -> io::Result<Self> {
-        match place {
-            Place::Tcp(address) => {
-                let socket = socket2::Socket::new(
-                    socket2::Domain::for_address(*address),
-                    socket2::Type::STREAM,
-                    None,
-                )?;
-                socket.set_reuse_address(true)?;
-                if address.is_ipv6() {
-                    socket.set_only_v6(true)?;
-                }
-                socket.bind(&(*address).into())?;
-                socket.listen(BACKLOG)?;
-                socket.set_nonblocking(true)?;
-                Ok(Self::Tcp(TcpListener::from_std(socket.into())?))
-            }
-            Place::Unix(path) => {
-                remove_stale(path)?;
-                Ok(Self::Unix(UnixListener::bind(path)?))
-            }
-        }
-    }
-
-    async fn accept(&self) -> io::Result<Accepted> {
-        match self {
-            Self::Tcp(listener) => {
-                let (stream, address) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                Ok(Accepted::Tcp(stream, address))
-            }
-            Self::Unix(listener) => Ok(Accepted::Unix(listener.accept().await?.0)),
-        }
-    }
-}
-
-/// A socket file that a killed daemon left behind. Anything else stays, and bind says that the
-/// address is in use.
-fn remove_stale(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::FileTypeExt;
-    let is_socket =
-        std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
-    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
-        std::fs::remove_file(path)?;
-    }
-    Ok(())
-}
-
-enum Accepted {
-    Tcp(TcpStream, SocketAddr),
-    Unix(UnixStream),
-}
-
-impl Accepted {
-    fn address(&self) -> Option<IpAddr> {
-        match self {
-            Self::Tcp(_, address) => Some(address.ip()),
-            Self::Unix(_) => None,
-        }
-    }
-
-    /// How the operator reads about it.
-    fn name(&self) -> String {
-        match self {
-            Self::Tcp(_, address) => address.to_string(),
-            Self::Unix(stream) => match stream.peer_cred().ok().and_then(|peer| peer.pid()) {
-                Some(pid) => format!("pid {pid}"),
-                None => "unix socket".to_owned(),
-            },
-        }
-    }
-
-    async fn negotiate(&mut self, directory: &dyn Directory) -> Option<Negotiated> {
-        let limits = nbd::NegotiationLimits::default();
-        let result = match self {
-            Self::Tcp(stream, _) => nbd::negotiate(stream, directory, &limits).await,
-            Self::Unix(stream) => nbd::negotiate(stream, directory, &limits).await,
-        };
-        match result {
-            Ok(negotiated) => negotiated,
-            Err(error) => {
-                tracing::info!(client = self.name(), "NBD negotiation ended: {error}");
-                None
-            }
-        }
-    }
-
-    fn into_incoming(self) -> io::Result<IncomingStream> {
-        Ok(match self {
-            Self::Tcp(stream, address) => IncomingStream::Tcp(stream.into_std()?, address),
-            Self::Unix(stream) => IncomingStream::Unix(stream.into_std()?),
-        })
-    }
-}
-
-async fn accept<R: Reception + 'static>(socket: Socket, shelf: Arc<Shelf>, reception: Rc<R>) {
-    let places = Arc::new(Semaphore::new(NEGOTIATING_MAX));
-    loop {
-        let place = places.clone().acquire_owned().await.expect("never closed");
-        match socket.accept().await {
-            Ok(accepted) => {
-                let (shelf, reception) = (shelf.clone(), reception.clone());
-                spawn_local(async move {
-                    welcome(accepted, &*shelf, &*reception).await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::warn!("cannot accept an NBD client: {error}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-async fn welcome(mut accepted: Accepted, shelf: &Shelf, reception: &impl Reception) {
-    let address = accepted.address();
-    let names: Vec<String> = shelf.names().iter().cloned().collect();
-    if !names.iter().any(|name| reception.admits(name, address)) {
-        tracing::warn!(client = accepted.name(), "NBD client turned away: not in nbd/allow");
-        return;
-    }
-    let Some(negotiated) = accepted.negotiate(shelf).await else { return };
-    let resource = negotiated.export.clone();
-    let peer = accepted.name();
-    if !reception.admits(&resource, address) {
-        tracing::warn!(client = peer, resource, "NBD client turned away: not in nbd/allow");
-        return;
-    }
-    match accepted.into_incoming() {
-        Ok(stream) => reception.receive(&resource, IncomingClient { stream, negotiated, peer }),
-        Err(error) => tracing::warn!(client = peer, "NBD client lost: {error}"),
     }
 }

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +11,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 use twinblk_proto::state::{ConnectionState, DiskState};
 
 use super::DaemonOptions;
-use super::listeners::{Listeners, Reception};
+use super::listeners::Listeners;
 use super::report;
 use super::translate::{self, Plan};
 use crate::control::outcome::exit;
 use crate::control::{Command, Handler, Outcome, ResourceStatus};
-use crate::driver::{self, Exports, IncomingClient, ResourceHandle};
+use crate::driver::{self, Exports, ResourceHandle};
 use crate::engine::event::Verb;
 
 /// How long clients get to go away, and a resource to go down, when the daemon ends.
@@ -67,7 +66,7 @@ impl Manager {
         self.gates.borrow_mut().entry(name.to_owned()).or_default().clone()
     }
 
-    async fn up(self: &Rc<Self>, name: &str) -> Outcome {
+    async fn up(&self, name: &str) -> Outcome {
         let gate = self.gate(name);
         let _alone = gate.lock().await;
         if let Some(running) = self.find(name) {
@@ -90,21 +89,19 @@ impl Manager {
         outcome
     }
 
-    fn start(self: &Rc<Self>, name: &str, plan: Plan) -> Result<Rc<Running>, Outcome> {
+    fn start(&self, name: &str, plan: Plan) -> Result<Rc<Running>, Outcome> {
         let handle =
             driver::spawn(plan.setup.clone(), self.exports.clone(), self.changes.clone())
                 .map_err(|error| {
                     Outcome::failed(exit::OTHER, format!("{name}: cannot start a thread: {error}"))
                 })?;
-        let places = plan.places.clone();
         let running = Rc::new(Running { plan, handle });
         self.running.borrow_mut().insert(name.to_owned(), running.clone());
-        let offered =
-            self.listeners.borrow_mut().offer(name, &places, &Rc::new(Door(Rc::downgrade(self))));
-        if let Err((place, error)) = offered {
+        let Plan { places, allow, .. } = &running.plan;
+        let offered = self.listeners.borrow_mut().offer(name, places, allow);
+        if let Err(error) = offered {
             self.forget(name);
-            let message = format!("{name}: cannot listen for NBD clients on {place}: {error}");
-            return Err(Outcome::failed(exit::OTHER, message)
+            return Err(Outcome::failed(exit::OTHER, format!("{name}: {error}"))
                 .with_hint("choose another address in the nbd section, or end who listens there"));
         }
         self.changed();
@@ -218,30 +215,6 @@ impl Manager {
 
 fn went_down(name: &str) -> Outcome {
     Outcome::no_such_resource(name)
-}
-
-/// The control socket's and the listeners' view of the manager.
-#[derive(Debug)]
-pub(super) struct Door(std::rc::Weak<Manager>);
-
-impl Reception for Door {
-    fn admits(&self, resource: &str, address: Option<IpAddr>) -> bool {
-        let Some(manager) = self.0.upgrade() else { return false };
-        let Some(running) = manager.find(resource) else { return false };
-        match address {
-            None => true,
-            Some(address) => {
-                let allowed = &running.plan.allow;
-                allowed.is_empty() || allowed.iter().any(|network| network.contains(address))
-            }
-        }
-    }
-
-    fn receive(&self, resource: &str, client: IncomingClient) {
-        if let Some(running) = self.0.upgrade().and_then(|manager| manager.find(resource)) {
-            running.handle.serve(client);
-        }
-    }
 }
 
 /// What the control socket calls.

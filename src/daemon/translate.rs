@@ -7,14 +7,20 @@ use twinblk_proto::digest::Algorithm;
 
 use super::listeners::Place;
 use super::options::DaemonOptions;
-use crate::config::{self, Network, NodeView};
+use crate::config::view;
+use crate::config::{self, NodeView};
 use crate::control::Outcome;
 use crate::control::outcome::exit;
-use crate::disk::{BackendChoice, DirectIo, DiskOptions};
+use crate::disk::{BackendChoice, DirectIo, DiskOptions, Sharing};
 use crate::driver::{BackingPlace, ResourceSetup};
 use crate::engine::event::{IoErrorPolicy, NoDataPolicy, RoleConflictPolicy, Settings};
 use crate::link::{Authentication, LinkSettings};
 use crate::meta::Placement;
+use crate::nbd::Network;
+
+/// What fits into the activity log of 32 KiB that all metadata has at least (metadata.md 4): seven
+/// turns of 919 slots.
+const LOG_SLOTS_MAX: u32 = 7 * 919;
 
 /// What is needed to start a resource.
 #[derive(Clone, Debug)]
@@ -54,8 +60,16 @@ pub(super) fn plan(options: &DaemonOptions, name: &str, polling: bool) -> Result
     places.extend(view.me.nbd.unix.clone().map(Place::Unix));
     places.sort();
     places.dedup();
-    let allow = view.me.nbd.allow.clone();
+    let allow = networks(&view);
     Ok(Plan { view, setup, places, allow })
+}
+
+/// The same networks in the words of the listeners; the configuration has checked them.
+fn networks(view: &NodeView) -> Vec<Network> {
+    let parse = |network: &config::Network| network.to_string().parse().ok();
+    let networks: Vec<Network> = view.me.nbd.allow.iter().filter_map(parse).collect();
+    assert_eq!(networks.len(), view.me.nbd.allow.len(), "nobody may drop out of a list of guards");
+    networks
 }
 
 /// The socket that every resource has.
@@ -97,9 +111,9 @@ fn engine_settings(view: &NodeView) -> Settings {
         after_sb_2pri: net.after_sb_2pri,
         always_asbp: net.always_asbp,
         rr_conflict: match net.rr_conflict {
-            config::RoleConflict::Disconnect => RoleConflictPolicy::Disconnect,
-            config::RoleConflict::CallPriLost => RoleConflictPolicy::CallPriLost,
-            config::RoleConflict::Violently => RoleConflictPolicy::Violently,
+            view::RoleConflict::Disconnect => RoleConflictPolicy::Disconnect,
+            view::RoleConflict::CallPriLost => RoleConflictPolicy::CallPriLost,
+            view::RoleConflict::Violently => RoleConflictPolicy::Violently,
         },
         integrity_alg: name(&net.data_integrity_alg),
         verify_alg: name(&net.verify_alg),
@@ -112,18 +126,18 @@ fn engine_settings(view: &NodeView) -> Settings {
         max_epoch_size: net.max_epoch_size,
         use_rle: net.use_rle,
         on_io_error: match disk.on_io_error {
-            config::OnIoError::PassOn => IoErrorPolicy::PassOn,
+            view::OnIoError::PassOn => IoErrorPolicy::PassOn,
             // The handler is run by what watches the states; the disk goes either way.
-            config::OnIoError::Detach | config::OnIoError::CallLocalIoError => {
+            view::OnIoError::Detach | view::OnIoError::CallLocalIoError => {
                 IoErrorPolicy::Detach
             }
         },
         on_no_data: match view.options.on_no_data_accessible {
-            config::OnNoData::IoError => NoDataPolicy::IoError,
-            config::OnNoData::SuspendIo => NoDataPolicy::SuspendIo,
+            view::OnNoData::IoError => NoDataPolicy::IoError,
+            view::OnNoData::SuspendIo => NoDataPolicy::SuspendIo,
         },
         user_sectors: disk.size_sectors,
-        al_extents: disk.al_extents,
+        al_extents: disk.al_extents.min(LOG_SLOTS_MAX),
         disk_flushes: disk.disk_flushes,
         resync_rate: disk.resync_rate_kib_per_s,
         c_plan_ahead: disk.c_plan_ahead,
@@ -167,23 +181,23 @@ fn link_settings(view: &NodeView) -> Result<LinkSettings, Outcome> {
 
 fn backing_place(view: &NodeView) -> BackingPlace {
     let (metadata, placement) = match &view.me.meta_disk {
-        config::MetaDiskPlace::Internal => (None, Placement::Internal),
-        config::MetaDiskPlace::External(path) => {
+        view::MetaDiskPlace::Internal => (None, Placement::Internal),
+        view::MetaDiskPlace::External(path) => {
             (Some(path.clone()), Placement::FlexibleExternal)
         }
-        config::MetaDiskPlace::Indexed(path, index) => {
+        view::MetaDiskPlace::Indexed(path, index) => {
             (Some(path.clone()), Placement::Indexed(*index))
         }
     };
     let backend = match view.options.backend {
-        config::Backend::Auto => BackendChoice::Auto,
-        config::Backend::IoUring => BackendChoice::IoUring,
-        config::Backend::Threads => BackendChoice::Threads,
+        view::Backend::Auto => BackendChoice::Auto,
+        view::Backend::IoUring => BackendChoice::IoUring,
+        view::Backend::Threads => BackendChoice::Threads,
     };
     BackingPlace {
         data: view.me.disk.clone(),
         metadata,
         placement,
-        options: DiskOptions { backend, direct: DirectIo::Auto },
+        options: DiskOptions { backend, direct: DirectIo::Auto, sharing: Sharing::Exclusive },
     }
 }

@@ -9,10 +9,11 @@
 use std::collections::VecDeque;
 use std::fs::File;
 
+use super::open::to_metadata;
 use super::slab::Slab;
 use crate::buffer::{Buffer, BufferPool, Payload};
 use crate::disk::{Completion, Disk, Operation};
-use crate::engine::effect::DiskAction;
+use crate::engine::effect::{BitmapPage, DiskAction};
 use crate::engine::event::{DiskFailure, DiskOpId, PayloadId};
 use crate::meta::{MetadataWriter, Write as MetadataWrite};
 
@@ -22,10 +23,8 @@ pub(super) type Finished = (DiskOpId, Result<Option<Payload>, DiskFailure>);
 /// An open backing disk.
 #[derive(Debug)]
 pub(super) struct Backing {
-    /// Held for its lock, and to ask for holes.
-    pub(super) data_file: File,
-    /// Held for its lock.
-    pub(super) _metadata_file: Option<File>,
+    /// To ask for holes.
+    pub(super) file: File,
     pub(super) data: Disk,
     /// `None`: the metadata lies on the data disk.
     pub(super) metadata: Option<Disk>,
@@ -91,15 +90,14 @@ impl Backing {
             }
             DiskAction::Flush => return self.start_data(op, Operation::Flush),
             DiskAction::PersistRecord(record) => {
-                (SUPERBLOCK, vec![self.writer.record(&super::open::to_metadata(&record))])
+                let record = to_metadata(&record, self.writer.current_record());
+                (SUPERBLOCK, vec![self.writer.record(&record)])
             }
             DiskAction::PersistActivityLog(update) => {
                 (ACTIVITY_LOG, vec![self.writer.activity_log(&update.slots)])
             }
             DiskAction::PersistBitmap(pages) => {
-                let page = |page: &crate::engine::effect::BitmapPage| {
-                    self.writer.bitmap_page(page.index, &page.words)
-                };
+                let page = |page: &BitmapPage| self.writer.bitmap_page(page.index, &page.words);
                 (BITMAP, pages.iter().map(page).collect())
             }
         };
@@ -127,9 +125,10 @@ impl Backing {
         let disk = self.metadata.as_mut().unwrap_or(&mut self.data);
         for write in writes {
             let mut buffer = pool.take(write.bytes.len());
-            buffer.copy_from_slice(&write.bytes);
+            buffer.copy_from_slice(&*write.bytes);
             let payload = buffer.freeze();
-            disk.submit(tag, Operation::Write { offset: write.offset, payload, durable: true });
+            let offset = write.offset_bytes;
+            disk.submit(tag, Operation::Write { offset, payload, durable: true });
         }
     }
 

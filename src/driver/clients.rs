@@ -1,6 +1,7 @@
 //! NBD clients and their open requests. A request of a client is one or more requests of the
 //! engine: what is larger than the engine takes is cut into pieces and answered as a whole.
 
+use std::io;
 use std::time::Instant;
 
 use twinblk_proto::units::{SECTOR_BYTES, SectorRange};
@@ -10,20 +11,23 @@ use crate::buffer::{Buffer, BufferPool, Payload};
 use crate::engine::effect::ClientError;
 use crate::engine::event::{ClientOperation, PayloadId, RequestId};
 use crate::engine::limits::{MAX_REQUEST_SECTORS, MAX_ZERO_SECTORS};
-use crate::nbd::{Client, ClientId, Context, Cookie, Errno, Reply};
+use crate::nbd::{Client, ClientId, Cookie, Errno, Reply};
 
 /// A client on this resource.
 #[derive(Debug)]
 pub(super) struct Seat {
     client: Client,
-    /// Address, or process id on the unix socket.
-    pub peer: String,
     pub since: Instant,
     pub requests: u64,
     pub in_flight: u64,
-    /// Metadata contexts that it asked for, by the numbers of its connection.
-    pub contexts: Vec<(u32, Context)>,
     touched: bool,
+}
+
+impl Seat {
+    /// Address, or process id on the unix socket.
+    pub(super) fn peer(&self) -> &str {
+        self.client.peer()
+    }
 }
 
 /// A client's request, answered when its last piece is.
@@ -66,23 +70,19 @@ impl Clients {
     /// `start` gets the number of the new client and starts its tasks.
     pub(super) fn add(
         &mut self,
-        peer: String,
-        contexts: Vec<(u32, Context)>,
-        start: impl FnOnce(ClientId) -> Client,
-    ) -> ClientId {
-        // The number must be known before there is a client: numbers come from the slab.
+        start: impl FnOnce(ClientId) -> io::Result<Client>,
+    ) -> io::Result<()> {
+        // The number must be known before there is a client.
         let id = ClientId(self.seats.next_number());
         let seat = Seat {
-            client: start(id),
-            peer,
+            client: start(id)?,
             since: Instant::now(),
             requests: 0,
             in_flight: 0,
-            contexts,
             touched: false,
         };
         assert_eq!(self.seats.insert(seat), id.0);
-        id
+        Ok(())
     }
 
     pub(super) fn remove(&mut self, id: ClientId) -> Option<Seat> {
@@ -95,10 +95,6 @@ impl Clients {
 
     pub(super) fn seats(&self) -> impl Iterator<Item = &Seat> {
         self.seats.iter().map(|(_, seat)| seat)
-    }
-
-    pub(super) fn seat(&self, id: ClientId) -> Option<&Seat> {
-        self.seats.get(id.0)
     }
 
     /// Requests that are not answered, those of vanished clients included.
@@ -187,8 +183,8 @@ impl Clients {
         }
         let whole = self.wholes.remove(piece.whole).expect("found above");
         let reply = match (whole.failure, data.or(whole.assembly.map(Buffer::freeze))) {
-            (Some(ClientError::Io), _) => Reply::Error(Errno::EIO),
-            (Some(ClientError::NotPrimary), _) => Reply::Error(Errno::ESHUTDOWN),
+            (Some(ClientError::Io), _) => Reply::Error(Errno::InputOutput),
+            (Some(ClientError::NotPrimary), _) => Reply::Error(Errno::ShutDown),
             (None, Some(data)) => Reply::Data(data),
             (None, None) => Reply::Done,
         };

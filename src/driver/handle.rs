@@ -1,6 +1,5 @@
 //! The daemon's end of a resource: starts its thread and sends it orders.
 
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -15,30 +14,14 @@ use super::snapshot::Snapshot;
 use crate::buffer::BufferPool;
 use crate::engine::effect::Refusal;
 use crate::engine::event::Verb;
-use crate::nbd::Negotiated;
-
-/// A client that chose this resource's export, on its way to the resource's thread.
-#[derive(Debug)]
-pub struct IncomingClient {
-    pub stream: IncomingStream,
-    pub negotiated: Negotiated,
-    /// How to name it to the operator.
-    pub peer: String,
-}
-
-/// A socket between two runtimes.
-#[derive(Debug)]
-pub enum IncomingStream {
-    Tcp(std::net::TcpStream, SocketAddr),
-    Unix(std::os::unix::net::UnixStream),
-}
+use crate::nbd::Accepted;
 
 /// What the daemon asks of a resource's thread.
 #[derive(Debug)]
 pub(super) enum Order {
     Perform { verb: Verb, answer: oneshot::Sender<Result<(), Refusal>> },
     Snapshot { answer: oneshot::Sender<Snapshot> },
-    Serve(Box<IncomingClient>),
+    Serve(Box<Accepted>),
     /// Close every client with ESHUTDOWN.
     DismissClients,
     /// End the thread as things are.
@@ -66,6 +49,7 @@ pub fn spawn(
 ) -> std::io::Result<ResourceHandle> {
     let (orders, received) = unbounded_channel();
     let name = setup.name.clone();
+    let own_orders = orders.clone();
     let thread = std::thread::Builder::new().name(format!("res-{name}")).spawn(move || {
         let run = || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -76,7 +60,9 @@ pub fn spawn(
             let local = tokio::task::LocalSet::new();
             let pool = BufferPool::default();
             runtime.block_on(local.run_until(async move {
-                Driver::new(setup, exports, changes, received, pool).run().await;
+                let driver = Driver::new(setup, exports, changes, received, pool);
+                driver.offer(own_orders);
+                driver.run().await;
             }));
         };
         // A resource without its thread would answer nobody and still hold its sockets. Whatever
@@ -103,11 +89,6 @@ impl ResourceHandle {
         let (answer, answered) = oneshot::channel();
         self.orders.send(Order::Snapshot { answer }).map_err(|_| Gone)?;
         answered.await.map_err(|_| Gone)
-    }
-
-    /// Hands over a client; it is closed when the resource is no longer there.
-    pub fn serve(&self, client: IncomingClient) {
-        let _ = self.orders.send(Order::Serve(Box::new(client)));
     }
 
     /// Closes every client with ESHUTDOWN.

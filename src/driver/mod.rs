@@ -30,7 +30,7 @@ mod snapshot;
 mod timers;
 
 pub use exports::Exports;
-pub use handle::{Gone, IncomingClient, ResourceHandle, spawn};
+pub use handle::{Gone, ResourceHandle, spawn};
 pub use open::BackingPlace;
 pub use snapshot::{ClientSnapshot, Snapshot};
 

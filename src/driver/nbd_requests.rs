@@ -1,20 +1,17 @@
 //! NBD clients and what they ask, on their way to the engine.
 
-use tokio::net::{TcpStream, UnixStream};
 use twinblk_proto::units::BLOCK_BYTES;
 
 use super::allocation;
 use super::clients::Transfer;
-use super::handle::{IncomingClient, IncomingStream};
 use super::run::Driver;
 use super::serving::local_disk_is_authoritative;
 use crate::engine::event::{Event, Time};
 use crate::nbd::{
-    Client, ClientEvent, ClientId, ClientStream, Context, Cookie, Errno, Extent, Reply, Request,
+    Accepted, Client, ClientEvent, ClientId, Context, Contexts, Cookie, EXTENT_LIMIT, Extent,
+    Reply, Request,
 };
 
-/// Extents of one answer, 8 bytes each: whoever wants more asks again from where it ends.
-const EXTENTS_MAX: usize = 4096;
 /// Bytes that one answer about out-of-sync blocks looks at: 262144 bits, well under a millisecond.
 const OUT_OF_SYNC_LOOK_BYTES: u64 = 1 << 30;
 
@@ -24,32 +21,23 @@ const HOLE_AND_ZERO: u32 = 1 | 2;
 const OUT_OF_SYNC: u32 = 1;
 
 impl Driver {
-    pub(super) fn take_client(&mut self, now: Time, incoming: IncomingClient) {
-        let IncomingClient { stream, negotiated, peer } = incoming;
+    pub(super) fn take_client(&mut self, now: Time, accepted: Accepted) {
+        let peer = accepted.peer.clone();
         // The role may have changed since the negotiation.
         if let Err(reason) = self.export().serving {
             tracing::info!(resource = self.setup.name, peer, "client turned away: {reason}");
             return;
         }
-        let stream = match stream {
-            IncomingStream::Tcp(stream, _) => TcpStream::from_std(stream).map(ClientStream::from),
-            IncomingStream::Unix(stream) => UnixStream::from_std(stream).map(ClientStream::from),
-        };
-        let stream = match stream {
-            Ok(stream) => stream,
+        let (pool, events) = (self.pool.clone(), self.client_events.clone());
+        match self.clients.add(|id| Client::start(accepted, pool, events, id)) {
+            Ok(()) => {
+                tracing::info!(resource = self.setup.name, peer, "client connected");
+                self.clients_changed(now);
+            }
             Err(error) => {
                 tracing::warn!(resource = self.setup.name, peer, "client lost: {error}");
-                return;
             }
-        };
-        tracing::info!(resource = self.setup.name, peer, "client connected");
-        let contexts = negotiated.contexts.clone();
-        let (export, pool, events) =
-            (self.export(), self.pool.clone(), self.client_events.clone());
-        self.clients.add(peer, contexts, |id| {
-            Client::start(stream, negotiated, export, pool, events, id)
-        });
-        self.clients_changed(now);
+        }
     }
 
     fn clients_changed(&mut self, now: Time) {
@@ -64,7 +52,7 @@ impl Driver {
             }
             ClientEvent::Gone { client, reason } => {
                 if let Some(seat) = self.clients.remove(client) {
-                    let peer = &seat.peer;
+                    let peer = seat.peer();
                     tracing::info!(resource = self.setup.name, peer, %reason, "client gone");
                     self.clients_changed(now);
                 }
@@ -86,8 +74,9 @@ impl Driver {
             }
             Request::Flush => ((0, 0), Transfer::Flush),
             Request::Cache { .. } => return self.clients.reply(client, cookie, Reply::Done),
-            Request::BlockStatus { offset, length, request_one } => {
-                let reply = self.block_status(client, offset, u64::from(length), request_one);
+            Request::BlockStatus { offset, length, request_one, contexts } => {
+                let limit = if request_one { 1 } else { EXTENT_LIMIT };
+                let reply = self.block_status(contexts, (offset, u64::from(length)), limit);
                 return self.clients.reply(client, cookie, reply);
             }
         };
@@ -106,22 +95,20 @@ impl Driver {
         self.admitted = admitted;
     }
 
-    fn block_status(&self, client: ClientId, offset: u64, length: u64, one: bool) -> Reply {
-        let Some(seat) = self.clients.seat(client) else { return Reply::Error(Errno::EINVAL) };
-        let limit = if one { 1 } else { EXTENTS_MAX };
-        let answers = seat.contexts.iter().map(|(id, context)| {
+    fn block_status(&self, contexts: Contexts, (offset, length): (u64, u64), limit: usize) -> Reply {
+        let answers = contexts.iter().map(|context| {
             let extents = match context {
-                Context::BaseAllocation => self.allocation(offset, length, limit),
+                Context::Allocation => self.allocation(offset, length, limit),
                 Context::OutOfSync => self.out_of_sync(offset, length, limit),
             };
-            (*id, extents)
+            (context, extents)
         });
         Reply::BlockStatus(answers.collect())
     }
 
     /// Holes of the local file count only while the local disk holds the newest data everywhere.
     fn allocation(&self, offset: u64, length: u64, limit: usize) -> Vec<Extent> {
-        let file = self.backing.as_ref().map(|backing| &backing.data_file);
+        let file = self.backing.as_ref().map(|backing| &backing.file);
         match file {
             Some(file) if local_disk_is_authoritative(&self.engine.state()) => {
                 let runs = allocation::runs(file, offset, length, limit);

@@ -101,7 +101,7 @@ impl Driver {
     pub(super) fn open_disk(&mut self) {
         self.open_wanted = false;
         assert!(self.backing.is_none(), "one disk at a time");
-        match open::open(&self.setup.name, &self.setup.backing, &self.pool) {
+        match open::open(&self.setup.name, &self.setup.backing, self.setup.engine.al_extents, &self.pool) {
             Ok((backing, attached)) => {
                 tracing::info!(
                     resource = self.setup.name,
@@ -124,7 +124,7 @@ impl Driver {
     /// "Held open by someone" says by whom.
     fn name_clients(&self, mut refusal: Refusal) -> Refusal {
         if refusal.code == DEVICE_IN_USE {
-            let names: Vec<_> = self.clients.seats().map(|seat| seat.peer.as_str()).collect();
+            let names: Vec<_> = self.clients.seats().map(|seat| seat.peer()).collect();
             refusal.detail = format!("{}: NBD client {}", refusal.detail, names.join(", "));
         }
         refusal
@@ -132,7 +132,7 @@ impl Driver {
 
     pub(super) fn snapshot(&self) -> Snapshot {
         let client = |seat: &super::clients::Seat| ClientSnapshot {
-            peer: seat.peer.clone(),
+            peer: seat.peer().to_owned(),
             since: seat.since.elapsed(),
             requests: seat.requests,
             in_flight: seat.in_flight,

@@ -115,7 +115,6 @@ impl Driver {
 
     /// Until the daemon stops the resource.
     pub(super) async fn run(mut self) {
-        self.publish();
         while !self.stopping {
             let handled = self.turn();
             let now = self.clock.now();
@@ -176,11 +175,12 @@ impl Driver {
             self.perform_all(now);
             self.handle_followups(now);
         }
+        // The peer and the clients can work while a backend that copies does so.
+        self.peer.flush();
+        self.clients.flush();
         if let Some(backing) = &mut self.backing {
             backing.kick();
         }
-        self.peer.flush();
-        self.clients.flush();
         self.publish();
         handled
     }

@@ -1,13 +1,12 @@
 //! Whether clients are served, and what those are told that are not.
 
+use tokio::sync::mpsc::UnboundedSender;
 use twinblk_proto::state::{DiskState, Role, State};
 use twinblk_proto::units::SECTOR_BYTES;
 
+use super::handle::Order;
 use super::run::Driver;
 use crate::nbd::ExportInfo;
-
-/// Largest read or write that is taken; cut into pieces for the engine (nbd.md 1.4).
-const MAX_BLOCK_BYTES: u32 = 32 << 20;
 
 impl Driver {
     pub(super) fn state_changed(&mut self, old: State, new: State, reason: &str) {
@@ -24,29 +23,27 @@ impl Driver {
         }
     }
 
+    /// From now on clients can find this resource.
+    pub(super) fn offer(&self, orders: UnboundedSender<Order>) {
+        self.exports.add(self.export(), orders);
+    }
+
     /// Tells listeners and watchers what has changed in this turn.
     pub(super) fn publish(&mut self) {
         if !std::mem::take(&mut self.changed) {
             return;
         }
-        self.exports.publish(self.export());
+        self.exports.update(self.export());
         self.changes.send_modify(|count| *count += 1);
     }
 
     pub(super) fn export(&self) -> ExportInfo {
         let size_bytes = self.engine.device_sectors() * SECTOR_BYTES;
         let state = self.engine.state();
-        ExportInfo {
-            name: self.setup.name.clone(),
-            size_bytes,
-            read_only: false,
-            rotational: false,
-            description: format!("twinblk resource {} ({})", self.setup.name, describe(&state)),
-            serving: self.serving(&state, size_bytes),
-            min_block: SECTOR_BYTES as u32,
-            preferred_block: 4096,
-            max_block: MAX_BLOCK_BYTES,
-        }
+        let mut export = ExportInfo::new(&self.setup.name, size_bytes);
+        export.description = format!("twinblk resource {}", describe(&state));
+        export.serving = self.serving(&state, size_bytes);
+        export
     }
 
     fn serving(&self, state: &State, size_bytes: u64) -> Result<(), String> {
