@@ -23,9 +23,6 @@ pub const MAX_UPDATES: usize = 64;
 /// Slots that a transaction repeats as context.
 pub const CONTEXT_ENTRIES: usize = 919;
 
-/// Slot numbers are 16 bits wide, and a context may start at the last one.
-const REPLAY_SLOTS: usize = (1 << 16) + CONTEXT_ENTRIES;
-
 /// One update of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transaction {
@@ -155,7 +152,7 @@ pub(super) fn replay(storage: &mut impl Storage, layout: &Layout) -> Result<Repl
     };
     // Ages are unsigned: numbers that make no sense together still have one order.
     numbers.sort_by_key(|&(number, _)| std::cmp::Reverse(newest.wrapping_sub(number)));
-    let mut slots = vec![FREE_SLOT; REPLAY_SLOTS];
+    let mut slots = Vec::new();
     for (_, block) in numbers {
         if let BlockContent::Transaction(transaction) =
             decode_block(&*read_block(storage, layout, block)?)
@@ -169,17 +166,24 @@ pub(super) fn replay(storage: &mut impl Storage, layout: &Layout) -> Result<Repl
     Ok(replayed)
 }
 
-fn apply(transaction: &Transaction, slots: &mut [u32]) {
+/// The table grows to the largest slot named: 2^16 + 919 at most, as slot numbers have 16 bits.
+fn apply(transaction: &Transaction, slots: &mut Vec<u32>) {
+    let mut put = |slot: usize, extent: u32| {
+        if slot >= slots.len() {
+            slots.resize(slot + 1, FREE_SLOT);
+        }
+        slots[slot] = extent;
+    };
     let start = usize::from(transaction.context_start);
     for (index, &extent) in transaction.context.iter().enumerate() {
         // Beyond the last slot "free" is only filling.
         if extent != FREE_SLOT || start + index < usize::from(transaction.slot_count) {
-            slots[start + index] = extent;
+            put(start + index, extent);
         }
     }
     for &(slot, extent) in &transaction.updates {
         if slot != UNUSED_SLOT {
-            slots[usize::from(slot)] = extent;
+            put(usize::from(slot), extent);
         }
     }
 }
