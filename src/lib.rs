@@ -21,6 +21,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod disk;
+pub mod driver;
 pub mod engine;
 pub mod link;
 pub mod meta;

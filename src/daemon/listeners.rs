@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::task::{AbortHandle, spawn_local};
 
 use crate::driver::Exports;
+use crate::nbd::allow::Network;
 use crate::nbd::{
-    Accepted, Directory, ExportInfo, Handover, Listener, ListenerError, ListenerLimits, Network,
-    UnixOptions,
+    Accepted, Directory, ExportInfo, Handover, Listener, ListenerError, ListenerLimits, UnixOptions,
 };
 
 /// Permission bits of the socket in the run directory: who may write to the device is root's (or

@@ -22,6 +22,8 @@ use crate::engine::event::Verb;
 /// How long clients get to go away, and a resource to go down, when the daemon ends.
 const DISMISS_LIMIT: Duration = Duration::from_secs(3);
 const LAST_DOWN_LIMIT: Duration = Duration::from_secs(15);
+/// How long a thread may take to end: its disk operations have mostly ended before.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// A resource that is up.
 #[derive(Debug)]
@@ -76,7 +78,7 @@ impl Manager {
             Ok(plan) => plan,
             Err(outcome) => return outcome,
         };
-        let running = match self.start(name, plan) {
+        let running = match self.start(name, plan).await {
             Ok(running) => running,
             Err(outcome) => return outcome,
         };
@@ -84,23 +86,22 @@ impl Manager {
         if !outcome.is_done() {
             // All or nothing: a resource without its disk must not answer a peer by accident.
             let _ = running.handle.perform(Verb::Down).await;
-            self.forget(name);
+            self.forget(name, &running).await;
         }
         outcome
     }
 
-    fn start(&self, name: &str, plan: Plan) -> Result<Rc<Running>, Outcome> {
-        let handle =
-            driver::spawn(plan.setup.clone(), self.exports.clone(), self.changes.clone())
-                .map_err(|error| {
-                    Outcome::failed(exit::OTHER, format!("{name}: cannot start a thread: {error}"))
-                })?;
+    async fn start(&self, name: &str, plan: Plan) -> Result<Rc<Running>, Outcome> {
+        let handle = driver::spawn(plan.setup.clone(), self.exports.clone(), self.changes.clone())
+            .map_err(|error| {
+                Outcome::failed(exit::OTHER, format!("{name}: cannot start a thread: {error}"))
+            })?;
         let running = Rc::new(Running { plan, handle });
         self.running.borrow_mut().insert(name.to_owned(), running.clone());
         let Plan { places, allow, .. } = &running.plan;
         let offered = self.listeners.borrow_mut().offer(name, places, allow);
         if let Err(error) = offered {
-            self.forget(name);
+            self.forget(name, &running).await;
             return Err(Outcome::failed(exit::OTHER, format!("{name}: {error}"))
                 .with_hint("choose another address in the nbd section, or end who listens there"));
         }
@@ -127,13 +128,9 @@ impl Manager {
     async fn verb(&self, name: &str, running: &Running, verb: Verb) -> Outcome {
         match running.handle.perform(verb).await {
             Ok(Ok(())) => Outcome::done(),
-            Ok(Err(refusal)) => Outcome::refused(
-                name,
-                refusal.code,
-                refusal.text,
-                &refusal.detail,
-                &refusal.hint,
-            ),
+            Ok(Err(refusal)) => {
+                Outcome::refused(name, refusal.code, refusal.text, &refusal.detail, &refusal.hint)
+            }
             Err(driver::Gone) => went_down(name),
         }
     }
@@ -145,15 +142,18 @@ impl Manager {
         let Some(running) = self.find(name) else { return Outcome::done() };
         let outcome = self.verb(name, &running, Verb::Down).await;
         if outcome.is_done() {
-            self.forget(name);
+            self.forget(name, &running).await;
         }
         outcome
     }
 
-    fn forget(&self, name: &str) {
+    /// Ends a resource's thread and waits for it, so that the next one finds the disk free.
+    async fn forget(&self, name: &str, running: &Running) {
         self.listeners.borrow_mut().withdraw(name);
-        if let Some(running) = self.running.borrow_mut().remove(name) {
-            running.handle.stop();
+        self.running.borrow_mut().remove(name);
+        running.handle.stop();
+        if timeout(STOP_LIMIT, running.handle.stopped()).await.is_err() {
+            tracing::warn!(resource = name, "disk operations do not end; their thread lives on");
         }
         self.changed();
     }
@@ -188,18 +188,7 @@ impl Manager {
                 Ok(outcome) => tracing::warn!(resource = name, "{}", outcome.message),
                 Err(_) => tracing::warn!(resource = name, "did not go down in time"),
             }
-            running.handle.stop();
-            let mut changes = self.changes.subscribe();
-            let stopped = async {
-                while !running.handle.has_stopped() {
-                    // The thread's last act is a change; a moment later it has ended.
-                    let _ = timeout(Duration::from_millis(20), changes.changed()).await;
-                }
-            };
-            if timeout(DISMISS_LIMIT, stopped).await.is_err() {
-                tracing::warn!(resource = name, "disk operations did not end in time");
-            }
-            self.forget(name);
+            self.forget(name, &running).await;
         }
     }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use twinblk_proto::digest::Algorithm;
+use crate::link::Algorithm;
 
 use super::listeners::Place;
 use super::options::DaemonOptions;
@@ -16,7 +16,7 @@ use crate::driver::{BackingPlace, ResourceSetup};
 use crate::engine::event::{IoErrorPolicy, NoDataPolicy, RoleConflictPolicy, Settings};
 use crate::link::{Authentication, LinkSettings};
 use crate::meta::Placement;
-use crate::nbd::Network;
+use crate::nbd::allow::Network;
 
 /// What fits into the activity log of 32 KiB that all metadata has at least (metadata.md 4): seven
 /// turns of 919 slots.
@@ -42,9 +42,9 @@ pub(super) fn plan(options: &DaemonOptions, name: &str, polling: bool) -> Result
         return Err(Outcome::failed(exit::USAGE, message)
             .with_detail(format!("{} has no such resource", options.config.display())));
     };
-    let view = resource.for_node(&options.node).map_err(|error| {
-        Outcome::failed(exit::USAGE, error.to_string()).with_hint(error.hint())
-    })?;
+    let view = resource
+        .for_node(&options.node)
+        .map_err(|error| Outcome::failed(exit::USAGE, error.to_string()).with_hint(error.hint()))?;
     let link = link_settings(&view)?;
     let setup = ResourceSetup {
         name: name.to_owned(),
@@ -84,8 +84,7 @@ pub(super) fn uris(
     socket: Option<&Path>,
 ) -> Vec<String> {
     let over_tcp = listen.iter().map(|address| format!("nbd://{address}/{name}"));
-    let over_unix =
-        socket.map(|path| format!("nbd+unix:///{name}?socket={}", path.display()));
+    let over_unix = socket.map(|path| format!("nbd+unix:///{name}?socket={}", path.display()));
     over_tcp.chain(over_unix).collect()
 }
 
@@ -128,9 +127,7 @@ fn engine_settings(view: &NodeView) -> Settings {
         on_io_error: match disk.on_io_error {
             view::OnIoError::PassOn => IoErrorPolicy::PassOn,
             // The handler is run by what watches the states; the disk goes either way.
-            view::OnIoError::Detach | view::OnIoError::CallLocalIoError => {
-                IoErrorPolicy::Detach
-            }
+            view::OnIoError::Detach | view::OnIoError::CallLocalIoError => IoErrorPolicy::Detach,
         },
         on_no_data: match view.options.on_no_data_accessible {
             view::OnNoData::IoError => NoDataPolicy::IoError,
@@ -182,9 +179,7 @@ fn link_settings(view: &NodeView) -> Result<LinkSettings, Outcome> {
 fn backing_place(view: &NodeView) -> BackingPlace {
     let (metadata, placement) = match &view.me.meta_disk {
         view::MetaDiskPlace::Internal => (None, Placement::Internal),
-        view::MetaDiskPlace::External(path) => {
-            (Some(path.clone()), Placement::FlexibleExternal)
-        }
+        view::MetaDiskPlace::External(path) => (Some(path.clone()), Placement::FlexibleExternal),
         view::MetaDiskPlace::Indexed(path, index) => {
             (Some(path.clone()), Placement::Indexed(*index))
         }

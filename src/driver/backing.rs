@@ -208,3 +208,7 @@ pub(super) fn failure(error: &std::io::Error) -> DiskFailure {
         text: error.to_string(),
     }
 }
+
+#[cfg(test)]
+#[path = "backing_tests.rs"]
+mod tests;

@@ -122,8 +122,8 @@ impl Clients {
         };
         let limit = u64::from(limit_sectors) * SECTOR_BYTES;
         let pieces = length.div_ceil(limit).max(1);
-        let assembly = (matches!(transfer, Transfer::Read) && pieces > 1)
-            .then(|| pool.take(length as usize));
+        let assembly =
+            (matches!(transfer, Transfer::Read) && pieces > 1).then(|| pool.take(length as usize));
         let whole = self.wholes.insert(Whole {
             client,
             cookie,
@@ -182,7 +182,7 @@ impl Clients {
             return;
         }
         let whole = self.wholes.remove(piece.whole).expect("found above");
-        let reply = match (whole.failure, data.or(whole.assembly.map(Buffer::freeze))) {
+        let reply = match (whole.failure, data.or_else(|| whole.assembly.map(Buffer::freeze))) {
             (Some(ClientError::Io), _) => Reply::Error(Errno::InputOutput),
             (Some(ClientError::NotPrimary), _) => Reply::Error(Errno::ShutDown),
             (None, Some(data)) => Reply::Data(data),
@@ -224,3 +224,7 @@ impl Clients {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "clients_tests.rs"]
+mod tests;

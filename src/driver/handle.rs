@@ -2,7 +2,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::{oneshot, watch};
@@ -19,8 +18,13 @@ use crate::nbd::Accepted;
 /// What the daemon asks of a resource's thread.
 #[derive(Debug)]
 pub(super) enum Order {
-    Perform { verb: Verb, answer: oneshot::Sender<Result<(), Refusal>> },
-    Snapshot { answer: oneshot::Sender<Snapshot> },
+    Perform {
+        verb: Verb,
+        answer: oneshot::Sender<Result<(), Refusal>>,
+    },
+    Snapshot {
+        answer: oneshot::Sender<Snapshot>,
+    },
     Serve(Box<Accepted>),
     /// Close every client with ESHUTDOWN.
     DismissClients,
@@ -37,7 +41,8 @@ pub struct Gone;
 #[derive(Debug)]
 pub struct ResourceHandle {
     orders: UnboundedSender<Order>,
-    thread: Option<JoinHandle<()>>,
+    /// Closed when the thread has let go of everything.
+    alive: watch::Receiver<()>,
 }
 
 /// Starts the thread of a resource: no disk, no connection yet. `changes` counts up whenever
@@ -50,7 +55,10 @@ pub fn spawn(
     let (orders, received) = unbounded_channel();
     let name = setup.name.clone();
     let own_orders = orders.clone();
-    let thread = std::thread::Builder::new().name(format!("res-{name}")).spawn(move || {
+    let (end_of_thread, alive) = watch::channel(());
+    let _thread = std::thread::Builder::new().name(format!("res-{name}")).spawn(move || {
+        // Dropped last: after the disk is unlocked and every socket closed.
+        let _end_of_thread = end_of_thread;
         let run = || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_io()
@@ -73,7 +81,7 @@ pub fn spawn(
             std::process::abort();
         }
     })?;
-    Ok(ResourceHandle { orders, thread: Some(thread) })
+    Ok(ResourceHandle { orders, alive })
 }
 
 impl ResourceHandle {
@@ -101,20 +109,16 @@ impl ResourceHandle {
         let _ = self.orders.send(Order::Stop);
     }
 
-    /// Whether the thread has ended.
-    pub fn has_stopped(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    /// Waits until the thread has ended, disk and sockets free for others.
+    pub async fn stopped(&self) {
+        let mut alive = self.alive.clone();
+        // Nothing is ever sent: this ends with the sender.
+        while alive.changed().await.is_ok() {}
     }
 }
 
 impl Drop for ResourceHandle {
     fn drop(&mut self) {
         self.stop();
-        if let Some(thread) = self.thread.take()
-            && thread.is_finished()
-        {
-            // It did not panic, or there would be no process.
-            let _ = thread.join();
-        }
     }
 }

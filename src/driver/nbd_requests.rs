@@ -7,9 +7,9 @@ use super::clients::Transfer;
 use super::run::Driver;
 use super::serving::local_disk_is_authoritative;
 use crate::engine::event::{Event, Time};
+use crate::nbd::reply::EXTENT_LIMIT;
 use crate::nbd::{
-    Accepted, Client, ClientEvent, ClientId, Context, Contexts, Cookie, EXTENT_LIMIT, Extent,
-    Reply, Request,
+    Accepted, Client, ClientEvent, ClientId, Context, Contexts, Cookie, Extent, Reply, Request,
 };
 
 /// Bytes that one answer about out-of-sync blocks looks at: 262144 bits, well under a millisecond.
@@ -95,7 +95,12 @@ impl Driver {
         self.admitted = admitted;
     }
 
-    fn block_status(&self, contexts: Contexts, (offset, length): (u64, u64), limit: usize) -> Reply {
+    fn block_status(
+        &self,
+        contexts: Contexts,
+        (offset, length): (u64, u64),
+        limit: usize,
+    ) -> Reply {
         let answers = contexts.iter().map(|context| {
             let extents = match context {
                 Context::Allocation => self.allocation(offset, length, limit),
@@ -131,9 +136,10 @@ impl Driver {
             let next = ((block + 1) * BLOCK_BYTES).min(end);
             let flags = if self.engine.is_out_of_sync(block) { OUT_OF_SYNC } else { 0 };
             let bytes = (next - at) as u32;
+            let count = extents.len();
             match extents.last_mut() {
                 Some(last) if last.flags == flags => last.length += bytes,
-                _ if extents.len() == limit => break,
+                _ if count == limit => break,
                 _ => extents.push(Extent { length: bytes, flags }),
             }
             at = next;

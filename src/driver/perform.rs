@@ -101,7 +101,12 @@ impl Driver {
     pub(super) fn open_disk(&mut self) {
         self.open_wanted = false;
         assert!(self.backing.is_none(), "one disk at a time");
-        match open::open(&self.setup.name, &self.setup.backing, self.setup.engine.al_extents, &self.pool) {
+        match open::open(
+            &self.setup.name,
+            &self.setup.backing,
+            self.setup.engine.al_extents,
+            &self.pool,
+        ) {
             Ok((backing, attached)) => {
                 tracing::info!(
                     resource = self.setup.name,

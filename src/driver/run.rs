@@ -27,6 +27,10 @@ use crate::nbd::ClientEvent;
 /// few enough that the first of them is answered within a millisecond.
 const BATCH_MAX: usize = 256;
 
+/// Timers that fire in one turn: every kind twice. One that is set anew for the past must not keep
+/// everything else from being heard.
+const TIMERS_MAX: usize = 10;
+
 /// How soon to look again whether the peer has taken what kept clients waiting: its socket frees
 /// half a MiB at a time, which takes longer on anything below 4 Gbit/s.
 const CONGESTION_LOOK_MS: u64 = 1;
@@ -161,7 +165,8 @@ impl Driver {
             handled += 1;
             self.take_order(now, order);
         }
-        while let Some(timer) = self.timers.take_due(now) {
+        for _ in 0..TIMERS_MAX {
+            let Some(timer) = self.timers.take_due(now) else { break };
             handled += 1;
             self.handle(now, Event::TimerFired(timer));
         }
@@ -223,8 +228,7 @@ impl Driver {
         }
         let handled = finished.len();
         for (op, result) in finished.drain(..) {
-            let result =
-                result.map(|data| data.map(|data| PayloadId(self.payloads.insert(data))));
+            let result = result.map(|data| data.map(|data| PayloadId(self.payloads.insert(data))));
             self.handle(now, Event::DiskCompleted { op, result });
         }
         self.finished = finished;

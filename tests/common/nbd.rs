@@ -24,7 +24,10 @@ const REPLY_INFO: u32 = 3;
 #[derive(Debug)]
 pub enum Refused {
     /// The server's error number and its message.
-    Option { code: u32, message: String },
+    Option {
+        code: u32,
+        message: String,
+    },
     Io(io::Error),
 }
 

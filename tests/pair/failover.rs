@@ -24,14 +24,8 @@ impl Storm {
             std::thread::spawn(move || {
                 let blocks = client.size_bytes / BLOCK_BYTES as u64;
                 // Fails when the server dies, which is what most callers want.
-                let _ = ledger.storm(
-                    &mut client,
-                    blocks,
-                    depth,
-                    &mut Random(seed),
-                    &stop,
-                    &answers,
-                );
+                let _ =
+                    ledger.storm(&mut client, blocks, depth, &mut Random(seed), &stop, &answers);
                 ledger
             })
         };

@@ -27,7 +27,8 @@ fn split_brain_is_detected_and_mended_by_command() {
     pair.alice.succeed(&["connect", RESOURCE]);
     for node in [&pair.alice, &pair.bob] {
         let status = node.wait("standing alone", |status| {
-            status.connection.as_str() == "StandAlone" && status.reason.to_lowercase().contains("split")
+            status.connection.as_str() == "StandAlone"
+                && status.reason.to_lowercase().contains("split")
         });
         assert!(status.hint.contains("discard-my-data"), "what to do: {}", status.hint);
     }
