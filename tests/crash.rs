@@ -259,6 +259,25 @@ fn a_crash_while_opening_or_applying_the_log_loses_nothing() {
     }
 }
 
+/// The crash tore the newest transaction; another comes while the log is emptied. One torn block
+/// is no reason to take everything as out of sync, and there are never two.
+#[test]
+fn a_torn_transaction_stays_the_only_one() {
+    let (mut before, record, mut wanted) = crashed_primary(LogShape::default());
+    let (_, layout) = meta::read_superblock(SIZE, &mut before, PLACE).expect("valid");
+    before.preset(layout.log_offset_bytes + layout.log.block_of(39) * 4096 + 1024, &[0x5A; 512]);
+    wanted[39 * 3 * EXTENT_WORDS..][..EXTENT_WORDS].fill(0);
+    crash_everywhere(
+        &before,
+        |disk| open(disk, 67).is_ok(),
+        |mut image, _| {
+            let opened = open(&mut image, 67).expect("opens");
+            assert_eq!((opened.superblock.record, opened.full_sync), (record, None));
+            covers(&opened.bitmap_words, &wanted).expect("hot extents are out of sync");
+        },
+    );
+}
+
 /// A second crash while the first is being repaired.
 #[test]
 fn a_crash_while_recovering_from_a_crash_loses_nothing() {

@@ -123,7 +123,9 @@ pub(super) struct Replayed {
     pub hot: Vec<u32>,
     pub invalid_blocks: u64,
     pub valid_blocks: u64,
-    /// Blocks that do not hold what [`encode_initialised`] makes.
+    /// Blocks that do not hold what [`encode_initialised`] makes, in the order to empty them: what
+    /// is torn first, so that a crash meanwhile leaves no second torn block; then from the oldest,
+    /// so that what remains is the newest part of the log.
     pub used_blocks: Vec<u64>,
 }
 
@@ -140,7 +142,6 @@ pub(super) fn replay(storage: &mut impl Storage, layout: &Layout) -> Result<Repl
             }
             BlockContent::Transaction(transaction) => {
                 replayed.valid_blocks += 1;
-                replayed.used_blocks.push(block);
                 numbers.push((transaction.number, block));
             }
         }
@@ -154,6 +155,7 @@ pub(super) fn replay(storage: &mut impl Storage, layout: &Layout) -> Result<Repl
     numbers.sort_by_key(|&(number, _)| std::cmp::Reverse(newest.wrapping_sub(number)));
     let mut slots = Vec::new();
     for (_, block) in numbers {
+        replayed.used_blocks.push(block);
         if let BlockContent::Transaction(transaction) =
             decode_block(&*read_block(storage, layout, block)?)
         {

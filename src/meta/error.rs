@@ -60,7 +60,11 @@ impl MetaError {
                 "check the device and the kernel log, then `twinblk attach RESOURCE`"
                     .replace("RESOURCE", resource)
             }
-            Self::NoMagic { .. } => format!("`twinblk create-md {resource}`"),
+            // Metadata at the old end of a device that grew must not be given up lightly.
+            Self::NoMagic { .. } => format!(
+                "`twinblk create-md {resource}`; but if the device was in use before and was \
+                 resized, restore its size"
+            ),
             Self::OldFormat { .. } => {
                 format!("convert it with the tool that made it, or `twinblk create-md {resource}`")
             }

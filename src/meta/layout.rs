@@ -16,6 +16,8 @@ const INDEXED_SLOT_BYTES: u64 = 128 << 20;
 const LEAST_EXTERNAL_BYTES: u64 = 1 << 20;
 /// Least internal device that drbdmeta accepts.
 const LEAST_INTERNAL_BYTES: u64 = 68 << 10;
+/// Limits of the activity log's size in 4 KiB blocks: 32 KiB .. 16 GiB, as the kernel has them.
+const LOG_BLOCKS: std::ops::RangeInclusive<u64> = 8..=(16 << 30) / PAGE;
 /// Largest data device: 1 PiB (behaviour.md 2); bounds the bitmap in memory to 32 GiB.
 const LARGEST_DATA_BYTES: u64 = 1 << 50;
 
@@ -47,6 +49,19 @@ impl Default for LogShape {
 }
 
 impl LogShape {
+    /// Refuses a ring that is empty, too short or absurd; `offset` is for the error text.
+    pub(super) fn checked(self, offset: u64) -> Result<Self, MetaError> {
+        if LOG_BLOCKS.contains(&self.blocks()) {
+            return Ok(self);
+        }
+        Err(MetaError::Field {
+            offset,
+            field: "al-stripes x al-stripe-size-4k",
+            expected: format!("{} to {} blocks", LOG_BLOCKS.start(), LOG_BLOCKS.end()),
+            found: self.blocks() as i64,
+        })
+    }
+
     /// Blocks of the ring.
     pub const fn blocks(self) -> u64 {
         self.stripes as u64 * self.stripe_blocks as u64
@@ -91,6 +106,7 @@ impl Layout {
                 most_bytes: LARGEST_DATA_BYTES,
             });
         }
+        let log = log.checked(Self::superblock_offset(placement, metadata_bytes)?)?;
         match placement {
             Placement::Internal => Self::internal(data_bytes, log),
             Placement::FlexibleExternal => Self::flexible(data_bytes, metadata_bytes, log),
@@ -302,6 +318,15 @@ mod tests {
         assert!(new(Placement::Indexed(2), 1 << 30, 256 << 20).is_err(), "needs 384 MiB");
         assert!(new(Placement::FlexibleExternal, 1 << 30, (1 << 20) - 512).is_err());
         assert!(new(Placement::Indexed(u32::MAX), 1 << 30, u64::MAX).is_ok(), "no overflow");
+    }
+
+    #[test]
+    fn a_log_without_blocks_is_refused() {
+        for (stripes, stripe_blocks) in [(0, 8), (1, 7), (u32::MAX, u32::MAX)] {
+            let log = LogShape { stripes, stripe_blocks };
+            let error = Layout::for_new(Placement::Internal, 1 << 30, 1 << 30, log);
+            assert!(matches!(error, Err(MetaError::Field { .. })), "{log:?}");
+        }
     }
 
     #[test]

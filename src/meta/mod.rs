@@ -23,13 +23,14 @@
 //! | a record without `PRIMARY_IND` | every changed bitmap page | the log is no longer looked at: I7 |
 //! | completing the first write of a generation | the record with the new current UUID (2.3) | I10 |
 //! | bitmap pages of a wholly set bitmap | a record with `FULL_SYNC`; and it stays until all pages are durable | a half-set bitmap is believed |
+//! | a bitmap page with cleared bits | the data that made the blocks equal, on both nodes | I7 |
 //! | completing a resync (`CONSISTENT` set) | the data written by it | I3 |
 //!
 //! I6 needs nothing of the caller: the fields of the superblock lie in its first sector, which is
 //! written whole or not at all; a torn transaction fails its checksum and the ones before it hold
 //! every slot (the context rotates through all slots within one turn of the ring less one); a torn
-//! bitmap page mixes old and new words, and the words that differ belong to extents that are still
-//! in the log.
+//! bitmap page mixes old and new words, and where they differ the extent is still in the log, or
+//! only lost bits by a resync.
 
 mod activity_log;
 mod bitmap;

@@ -14,9 +14,6 @@ const MAGIC_V07: u32 = 0x8374_026A;
 /// The only granularity of the bitmap that 8.4 accepts.
 const BYTES_PER_BIT: u32 = 4096;
 
-/// Limits of the activity log's size in 4 KiB blocks: 32 KiB .. 16 GiB, as the kernel has them.
-const LOG_BLOCKS: std::ops::RangeInclusive<u64> = 8..=(16 << 30) / 4096;
-
 /// Current UUID of a disk that was just created (session.md 2.1).
 pub(super) const JUST_CREATED: u64 = 4;
 
@@ -139,16 +136,7 @@ fn decode_log_shape(stripes: u32, stripe_blocks: u32, offset: u64) -> Result<Log
     if stripes == 0 && stripe_blocks == 0 {
         return Ok(LogShape::default());
     }
-    let blocks = u64::from(stripes) * u64::from(stripe_blocks);
-    if !LOG_BLOCKS.contains(&blocks) {
-        return Err(MetaError::Field {
-            offset,
-            field: "al-stripes x al-stripe-size-4k",
-            expected: format!("{} to {} blocks", LOG_BLOCKS.start(), LOG_BLOCKS.end()),
-            found: blocks as i64,
-        });
-    }
-    Ok(LogShape { stripes, stripe_blocks })
+    LogShape { stripes, stripe_blocks }.checked(offset)
 }
 
 #[cfg(test)]

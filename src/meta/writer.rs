@@ -1,6 +1,7 @@
 //! Metadata at run time: what the engine wants remembered becomes one aligned 4 KiB write. The
 //! caller performs it and makes it durable, in the order that `meta` documents.
 
+use super::PAGE_BYTES;
 use super::activity_log::{
     CONTEXT_ENTRIES, FREE_SLOT, MAX_UPDATES, Transaction, encode_transaction,
 };
@@ -8,7 +9,6 @@ use super::bitmap::{PAGE_WORDS, encode_page, page_of_extent};
 use super::flags::Flags;
 use super::layout::{Layout, LogShape};
 use super::superblock::{Magic, Record, Superblock};
-use super::{PAGE_BYTES, superblock};
 
 /// Most slots that a slot number of 16 bits can name in the format (metadata.md 4.1).
 const MOST_SLOTS: u64 = 65534;
@@ -66,7 +66,7 @@ impl MetadataWriter {
         self.superblock.record = *record;
         self.superblock.record.flags = record.flags.with(Flags::AL_CLEAN, false);
         self.superblock.magic = Magic::InUse;
-        let bytes = superblock::Superblock::encode(&self.superblock);
+        let bytes = self.superblock.encode();
         Write { offset_bytes: self.layout.superblock_offset_bytes, bytes }
     }
 
