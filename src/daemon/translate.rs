@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::link::Algorithm;
+use twinblk_proto::digest::Algorithm;
 
 use super::listeners::Place;
 use super::options::DaemonOptions;
