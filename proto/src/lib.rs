@@ -7,5 +7,6 @@
 //! | [`packet`] | every packet as a value |
 
 pub mod packet;
+pub mod run_length;
 pub mod state;
 pub mod units;

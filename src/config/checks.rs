@@ -15,6 +15,7 @@ pub fn check(common: &Arc<OptionSet>, resources: &[Resource], diagnostics: &mut 
     for resource in resources {
         check_hosts(resource, diagnostics);
         check_names(resource, resources, diagnostics);
+        check_victim(common, resource, diagnostics);
         check_network(common, resource, diagnostics);
         for host in resource.hosts.iter().filter(|host| host.kind == HostKind::On) {
             claims.of_host(resource, host, diagnostics);
@@ -130,6 +131,19 @@ fn check_names(resource: &Resource, resources: &[Resource], diagnostics: &mut Ve
                 format!("resource '{name}' mentioned in 'resync-after' option is not known");
             keep(diagnostics, Diagnostic::error(setting.span, message));
         }
+    }
+}
+
+/// `after-sb-0pri discard-node-NAME`: with a name that nobody has, each node would take the other for
+/// the victim.
+fn check_victim(common: &OptionSet, resource: &Resource, diagnostics: &mut Vec<Diagnostic>) {
+    let layers = Layers(vec![common, &resource.options]);
+    let Some(setting) = layers.get(Section::Net, "after-sb-0pri") else { return };
+    let Some(name) = setting.written.strip_prefix("discard-node-") else { return };
+    if !resource.is_for(name) {
+        let message =
+            format!("'{name}' of {} is not a host of '{}'", setting.written, resource.name);
+        keep(diagnostics, Diagnostic::error(setting.span, message));
     }
 }
 

@@ -96,5 +96,6 @@ mod tests {
             serde_json::from_str::<Response>(&text).expect("readable"),
             Response::Outcome(Outcome::done())
         );
+        assert!(serde_json::from_str::<Response>(r#"{"kind":"outcome"}"#).is_err(), "no success");
     }
 }

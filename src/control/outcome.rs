@@ -25,16 +25,21 @@ pub mod exit {
 
 /// The end of a command.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", default)]
+#[serde(rename_all = "kebab-case")]
 pub struct Outcome {
+    /// Without this it is no outcome: a success is said, never assumed.
     pub exit_code: u8,
     /// DRBD's number: negative for a refused state change, 1NN for a failure, 0 when there is none.
+    #[serde(default)]
     pub code: i32,
     /// One line, as the original tools word it; empty on success.
+    #[serde(default)]
     pub message: String,
     /// What happened here, a sentence.
+    #[serde(default)]
     pub detail: String,
     /// The next command to try.
+    #[serde(default)]
     pub hint: String,
 }
 

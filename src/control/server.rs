@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -103,6 +103,8 @@ fn lock_run_directory(run_dir: &Path) -> Result<std::fs::File, ListenError> {
         .create(true)
         .truncate(false)
         .write(true)
+        // Whoever can open it can lock it, and with that keep the daemon from starting.
+        .mode(0o600)
         .open(&path)
         .map_err(failed)?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {

@@ -621,6 +621,24 @@ fn the_backend_and_direct_io_follow_the_backing_store() {
     }
 }
 
+/// A ring may hand over only some of the completions that piled up while the thread was away; the
+/// rest must not wait for a signal that was already given.
+#[test]
+fn completions_that_piled_up_are_all_found() {
+    everywhere(|place, backend| {
+        let Some(mut bench) = place.open(backend) else { return };
+        for round in 0..5 {
+            for index in 0..128 {
+                bench.write(index * 4096, &pattern(round, 4096), false);
+            }
+            bench.disk.kick();
+            // Away: long enough for a disk, and right in any case.
+            std::thread::sleep(Duration::from_millis(10));
+            bench.succeed();
+        }
+    });
+}
+
 #[test]
 fn waiting_may_be_given_up_at_any_time() {
     everywhere(|place, backend| {

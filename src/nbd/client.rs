@@ -146,7 +146,8 @@ impl Client {
     }
 
     /// The export is no longer served here: answers what is open, and whatever still comes, with
-    /// ESHUTDOWN, upon which clients disconnect.
+    /// ESHUTDOWN, upon which clients disconnect. Keep the client until its `Gone`, so that the
+    /// answers arrive; it comes within seconds.
     pub fn shut_down(&self) {
         let mut state = self.connection.state.borrow_mut();
         state.shut_down = true;
@@ -269,6 +270,10 @@ impl Connection {
                 None => news.await,
             };
             match news {
+                // After a disconnect a client need not wait for its answers.
+                News::Failed(_) if ending == Some(GoneReason::Disconnected) => {
+                    return GoneReason::Disconnected;
+                }
                 News::Failed(error) => return GoneReason::Lost(error.to_string()),
                 News::ShutDown => {
                     knows_shut_down = true;

@@ -215,6 +215,11 @@ fn what_is_missing_or_there_twice() {
         "f:7: resource 'r9' mentioned in 'resync-after' option is not known",
         "",
     );
+    assert_mistake(
+        &resource_with("net { after-sb-0pri discard-node-carol; }"),
+        "f:7: 'carol' of discard-node-carol is not a host of 'r0'",
+        "",
+    );
     for name in ["all", "../x", ".", "a/b", "\"\"", "\"a b\""] {
         let (message, _) = mistake(&text.replace("resource r0", &format!("resource {name}")));
         assert!(message.contains("cannot be the name of"), "{message}");
