@@ -10,7 +10,9 @@
 //! allocator, as in a pool without one.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 
 /// Alignment of every buffer: enough for O_DIRECT on any disk.
 pub const ALIGNMENT: usize = 4096;
@@ -114,7 +116,7 @@ impl BufferPool {
             Memory::allocate(class.map_or(length, |class| ALIGNMENT << class), None)
         });
         let start = memory.start();
-        Buffer { memory: Some(memory), start, length, pool: self.clone() }
+        Buffer { memory: Some(memory), start, length, pool: self.clone(), account: None }
     }
 
     /// A buffer of `length` zeroes.
@@ -142,6 +144,42 @@ impl BufferPool {
     }
 }
 
+/// How many bytes of buffers charged to it are alive: lets a reader stop before it fills the
+/// memory, and tells it when to go on. Buffers may die on any thread.
+#[derive(Clone, Debug, Default)]
+pub struct Account(Arc<AccountState>);
+
+#[derive(Debug, Default)]
+struct AccountState {
+    alive_bytes: AtomicUsize,
+    waiting: Mutex<Option<Waker>>,
+}
+
+impl Account {
+    /// Bytes of memory charged and not yet given back.
+    pub fn alive_bytes(&self) -> usize {
+        self.0.alive_bytes.load(Ordering::Acquire)
+    }
+
+    /// Wakes `waker` with the next buffer that dies. Look at [`Account::alive_bytes`] after this
+    /// call, not before: what died in between wakes nobody. One waiter at a time.
+    pub fn wake_on_release(&self, waker: &Waker) {
+        let mut waiting = self.0.waiting.lock().unwrap_or_else(|poison| poison.into_inner());
+        match &mut *waiting {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+    }
+
+    fn release(&self, bytes: usize) {
+        self.0.alive_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        let waker = self.0.waiting.lock().unwrap_or_else(|poison| poison.into_inner()).take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
 /// Aligned memory with one owner, who may write to it.
 #[derive(Debug)]
 pub struct Buffer {
@@ -150,9 +188,24 @@ pub struct Buffer {
     start: usize,
     length: usize,
     pool: BufferPool,
+    account: Option<Account>,
 }
 
 impl Buffer {
+    /// Counts the buffer's memory in `account` until its last holder lets go. All of it, not only
+    /// the bytes in use: many small payloads must not cost more than their sum tells.
+    pub fn charge(&mut self, account: &Account) {
+        let memory_bytes = self.memory_bytes();
+        account.0.alive_bytes.fetch_add(memory_bytes, Ordering::AcqRel);
+        if let Some(former) = self.account.replace(account.clone()) {
+            former.release(memory_bytes);
+        }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.memory.as_ref().map_or(0, |memory| memory.bytes.len())
+    }
+
     /// Ends the filling: from now on the bytes are shared and do not change.
     pub fn freeze(self) -> Payload {
         Payload(Arc::new(self))
@@ -184,8 +237,12 @@ impl DerefMut for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        let memory_bytes = self.memory_bytes();
         if let Some(memory) = self.memory.take() {
             self.pool.give_back(memory);
+        }
+        if let Some(account) = self.account.take() {
+            account.release(memory_bytes);
         }
     }
 }
@@ -226,6 +283,28 @@ mod tests {
         drop(other);
         let again = pool.take(8192);
         assert_eq!(again.as_ptr(), address, "same class, same memory");
+    }
+
+    #[test]
+    fn an_account_counts_until_the_last_holder_lets_go() {
+        struct Bell(AtomicUsize);
+        impl std::task::Wake for Bell {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        let bell = Arc::new(Bell(AtomicUsize::new(0)));
+        let pool = BufferPool::default();
+        let account = Account::default();
+        let mut buffer = pool.take(5000);
+        buffer.charge(&account);
+        let payload = buffer.freeze();
+        let other = payload.clone();
+        account.wake_on_release(&Waker::from(bell.clone()));
+        drop(payload);
+        assert_eq!((account.alive_bytes(), bell.0.load(Ordering::SeqCst)), (8192 + ALIGNMENT, 0));
+        drop(other);
+        assert_eq!((account.alive_bytes(), bell.0.load(Ordering::SeqCst)), (0, 1));
     }
 
     #[test]

@@ -128,9 +128,13 @@ impl Manager {
     async fn verb(&self, name: &str, running: &Running, verb: Verb) -> Outcome {
         match running.handle.perform(verb).await {
             Ok(Ok(())) => Outcome::done(),
-            Ok(Err(refusal)) => {
-                Outcome::refused(name, refusal.code, refusal.text, &refusal.detail, &refusal.hint)
-            }
+            Ok(Err(refusal)) => Outcome::refused(
+                name,
+                refusal.code,
+                refusal.text,
+                &report::with_name(&refusal.detail, name),
+                &report::with_name(&refusal.hint, name),
+            ),
             Err(driver::Gone) => went_down(name),
         }
     }
@@ -231,7 +235,7 @@ impl Handler for Desk {
             }
             Command::Disconnect { force } => Verb::Disconnect { force },
             Command::Primary { force } => Verb::Primary { force },
-            Command::Secondary => Verb::Secondary,
+            Command::Secondary { force } => Verb::Secondary { force },
             Command::Status
             | Command::Watch
             | Command::WaitConnect
