@@ -25,6 +25,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod disk;
+pub mod driver;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod engine;
 pub mod link;
