@@ -17,7 +17,10 @@
 //! A lower layer never imports a higher one; `tests/tidy.rs` enforces it.
 
 pub mod buffer;
+pub mod cli;
 pub mod config;
+pub mod control;
+pub mod daemon;
 pub mod disk;
 pub mod engine;
 pub mod link;
