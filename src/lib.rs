@@ -19,9 +19,13 @@
 
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod buffer;
+pub mod cli;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod config;
+pub mod control;
+pub mod daemon;
 pub mod disk;
+pub mod driver;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod engine;
 pub mod link;

@@ -1,1 +1,5 @@
-fn main(){}
+//! The `twinblk` program; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    twinblk::cli::main()
+}

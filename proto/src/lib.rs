@@ -5,9 +5,15 @@
 //! | [`units`] | sectors, blocks, activity log extents: the distances of a DRBD device |
 //! | [`state`] | roles, connection and disk states, and the 32-bit word that carries them |
 //! | [`packet`] | every packet as a value |
+//! | [`codec`] | packets to bytes and back |
+//! | [`digest`] | digests of data, and the HMAC of the authentication |
+//! | [`run_length`] | the bitmap exchange: plain and run-length chunks |
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod codec;
+pub mod digest;
 pub mod packet;
+pub mod run_length;
 pub mod state;
 pub mod units;

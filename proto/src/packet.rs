@@ -37,6 +37,9 @@ pub mod features {
     pub const THIN_RESYNC: u32 = 2;
     pub const WSAME: u32 = 4;
     pub const WZEROES: u32 = 8;
+    /// Private: two twinblk nodes recognise each other by it. The agreed features are the bitwise
+    /// AND of both sides', so a kernel peer, which does not offer it, takes it out.
+    pub const TWINBLK: u32 = 1 << 31;
 }
 
 /// `P_CONNECTION_FEATURES`.
@@ -74,6 +77,25 @@ pub enum SplitBrainPolicy {
     DiscardSecondary = 8,
     CallPriLost = 9,
     Violently = 10,
+}
+
+impl SplitBrainPolicy {
+    pub const fn from_wire(number: u32) -> Option<Self> {
+        Some(match number {
+            0 => Self::Disconnect,
+            1 => Self::DiscardYoungerPrimary,
+            2 => Self::DiscardOlderPrimary,
+            3 => Self::DiscardZeroChanges,
+            4 => Self::DiscardLeastChanges,
+            5 => Self::DiscardLocal,
+            6 => Self::DiscardRemote,
+            7 => Self::Consensus,
+            8 => Self::DiscardSecondary,
+            9 => Self::CallPriLost,
+            10 => Self::Violently,
+            _ => return None,
+        })
+    }
 }
 
 /// `P_PROTOCOL` and `P_PROTOCOL_UPDATE`.
@@ -199,8 +221,14 @@ pub enum Packet {
     Uuids(Uuids),
     SyncUuid(u64),
     State(StateWord),
-    StateChangeRequest { mask: StateWord, value: StateWord },
-    ConnectionStateChangeRequest { mask: StateWord, value: StateWord },
+    StateChangeRequest {
+        mask: StateWord,
+        value: StateWord,
+    },
+    ConnectionStateChangeRequest {
+        mask: StateWord,
+        value: StateWord,
+    },
     StateChangeReply(i32),
     ConnectionStateChangeReply(i32),
     Ping,
@@ -212,8 +240,13 @@ pub enum Packet {
     /// One logical block of data follows, whose length is in the packet's length.
     WriteSame(Write),
     /// Opaque handle of the epoch that ends here.
-    Barrier { handle: u32 },
-    BarrierAck { handle: u32, writes: u32 },
+    Barrier {
+        handle: u32,
+    },
+    BarrierAck {
+        handle: u32,
+        writes: u32,
+    },
     UnplugRemote,
     DataRequest(BlockRequest),
     /// Data follows.
@@ -243,4 +276,61 @@ pub enum Packet {
     ResyncIsInSync(Ack),
     ResyncCancel(Ack),
     DelayProbe,
+}
+
+impl Packet {
+    /// DRBD's name for the packet, for messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::InitialData => "P_INITIAL_DATA",
+            Self::InitialMeta => "P_INITIAL_META",
+            Self::ConnectionFeatures(_) => "P_CONNECTION_FEATURES",
+            Self::AuthChallenge(_) => "P_AUTH_CHALLENGE",
+            Self::AuthResponse(_) => "P_AUTH_RESPONSE",
+            Self::Protocol(_) => "P_PROTOCOL",
+            Self::ProtocolUpdate(_) => "P_PROTOCOL_UPDATE",
+            Self::SyncParam(_) => "P_SYNC_PARAM89",
+            Self::Sizes(_) => "P_SIZES",
+            Self::Uuids(_) => "P_UUIDS",
+            Self::SyncUuid(_) => "P_SYNC_UUID",
+            Self::State(_) => "P_STATE",
+            Self::StateChangeRequest { .. } => "P_STATE_CHG_REQ",
+            Self::ConnectionStateChangeRequest { .. } => "P_CONN_ST_CHG_REQ",
+            Self::StateChangeReply(_) => "P_STATE_CHG_REPLY",
+            Self::ConnectionStateChangeReply(_) => "P_CONN_ST_CHG_REPLY",
+            Self::Ping => "P_PING",
+            Self::PingAck => "P_PING_ACK",
+            Self::Data(_) => "P_DATA",
+            Self::Trim(_) => "P_TRIM",
+            Self::Zeroes(_) => "P_ZEROES",
+            Self::WriteSame(_) => "P_WSAME",
+            Self::Barrier { .. } => "P_BARRIER",
+            Self::BarrierAck { .. } => "P_BARRIER_ACK",
+            Self::UnplugRemote => "P_UNPLUG_REMOTE",
+            Self::DataRequest(_) => "P_DATA_REQUEST",
+            Self::DataReply(_) => "P_DATA_REPLY",
+            Self::ResyncRequest(_) => "P_RS_DATA_REQUEST",
+            Self::ThinResyncRequest(_) => "P_RS_THIN_REQ",
+            Self::ResyncReply(_) => "P_RS_DATA_REPLY",
+            Self::ResyncDeallocated(_) => "P_RS_DEALLOCATED",
+            Self::ChecksumResyncRequest(..) => "P_CSUM_RS_REQUEST",
+            Self::VerifyRequest(_) => "P_OV_REQUEST",
+            Self::VerifyReply(..) => "P_OV_REPLY",
+            Self::OutOfSync(_) => "P_OUT_OF_SYNC",
+            Self::Bitmap(_) => "P_BITMAP",
+            Self::CompressedBitmap(_) => "P_COMPRESSED_BITMAP",
+            Self::ReceiveAck(_) => "P_RECV_ACK",
+            Self::WriteAck(_) => "P_WRITE_ACK",
+            Self::ResyncWriteAck(_) => "P_RS_WRITE_ACK",
+            Self::Superseded(_) => "P_SUPERSEDED",
+            Self::RetryWrite(_) => "P_RETRY_WRITE",
+            Self::NegativeAck(_) => "P_NEG_ACK",
+            Self::NegativeDataReply(_) => "P_NEG_DREPLY",
+            Self::NegativeResyncReply(_) => "P_NEG_RS_DREPLY",
+            Self::VerifyResult(_) => "P_OV_RESULT",
+            Self::ResyncIsInSync(_) => "P_RS_IS_IN_SYNC",
+            Self::ResyncCancel(_) => "P_RS_CANCEL",
+            Self::DelayProbe => "P_DELAY_PROBE",
+        }
+    }
 }

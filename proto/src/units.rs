@@ -91,11 +91,8 @@ impl SectorRange {
     pub fn blocks_covered(&self, device_sectors: u64) -> Range<u64> {
         let first = self.start.0.div_ceil(BLOCK_SECTORS);
         let end = self.end().0;
-        let last = if end >= device_sectors {
-            end.div_ceil(BLOCK_SECTORS)
-        } else {
-            end / BLOCK_SECTORS
-        };
+        let last =
+            if end >= device_sectors { end.div_ceil(BLOCK_SECTORS) } else { end / BLOCK_SECTORS };
         if first < last { first..last } else { 0..0 }
     }
 

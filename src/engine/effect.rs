@@ -84,7 +84,10 @@ pub enum NoteLevel {
 /// What the driver is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    Disk { op: DiskOpId, action: DiskAction },
+    Disk {
+        op: DiskOpId,
+        action: DiskAction,
+    },
     /// Open the backing disk and its metadata, apply the activity log, load the bitmap.
     /// Answered by `DiskOpened` or `DiskOpenFailed`.
     OpenDisk,
@@ -92,31 +95,65 @@ pub enum Effect {
     CloseDisk,
     /// Dial and listen until there is a session (`SessionEstablished`) or a reason to give up
     /// (`HandshakeFailed`). `after_ms` delays the first try.
-    StartConnecting { after_ms: u64 },
+    StartConnecting {
+        after_ms: u64,
+    },
     /// Stop dialling and listening; no session was established since `StartConnecting`.
     StopConnecting,
     /// End the session; no further event of it will be heard.
-    CloseSession { session: SessionId, manner: CloseManner },
+    CloseSession {
+        session: SessionId,
+        manner: CloseManner,
+    },
     /// Send over the data socket; a payload is sent with packets that carry data.
-    SendData { session: SessionId, packet: Packet, payload: Option<PayloadId> },
+    SendData {
+        session: SessionId,
+        packet: Packet,
+        payload: Option<PayloadId>,
+    },
     /// Send over the meta socket.
-    SendMeta { session: SessionId, packet: Packet },
+    SendMeta {
+        session: SessionId,
+        packet: Packet,
+    },
     /// From now on the peer's packets carry digests of this algorithm (empty = none), and so do
     /// mine from the moment `mine` is named.
-    UseIntegrity { session: SessionId, mine: Option<String>, peers: Option<String> },
+    UseIntegrity {
+        session: SessionId,
+        mine: Option<String>,
+        peers: Option<String>,
+    },
     /// Answer a client. The payload of a read is the driver's again after this.
-    ReplyClient { request: RequestId, result: Result<Option<PayloadId>, ClientError> },
+    ReplyClient {
+        request: RequestId,
+        result: Result<Option<PayloadId>, ClientError>,
+    },
     /// The engine will not name this payload again.
     ReleasePayload(PayloadId),
-    ReplyCommand { command: CommandId, result: Result<(), Refusal> },
-    SetTimer { timer: Timer, at: Time },
+    ReplyCommand {
+        command: CommandId,
+        result: Result<(), Refusal>,
+    },
+    SetTimer {
+        timer: Timer,
+        at: Time,
+    },
     ClearTimer(Timer),
     /// The state of the resource changed; `reason` is a sentence for the operator.
-    StateChanged { old: State, new: State, reason: String },
+    StateChanged {
+        old: State,
+        new: State,
+        reason: String,
+    },
     /// The size of the device changed, in sectors.
-    SizeChanged { sectors: u64 },
+    SizeChanged {
+        sectors: u64,
+    },
     /// Something worth a log line.
-    Note { level: NoteLevel, text: String },
+    Note {
+        level: NoteLevel,
+        text: String,
+    },
 }
 
 /// The effects of one or more calls, in order.

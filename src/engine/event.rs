@@ -39,11 +39,21 @@ identifier! {
 /// What a client asks. Ranges are inside the device and a multiple of 512: the NBD layer checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientOperation {
-    Read { range: SectorRange },
+    Read {
+        range: SectorRange,
+    },
     /// `payload` holds `range.bytes()` bytes.
-    Write { range: SectorRange, payload: PayloadId, fua: bool },
+    Write {
+        range: SectorRange,
+        payload: PayloadId,
+        fua: bool,
+    },
     /// Reads back as zeroes afterwards, TRIM included, so that both nodes hold the same bytes.
-    Zero { range: SectorRange, may_unmap: bool, fua: bool },
+    Zero {
+        range: SectorRange,
+        may_unmap: bool,
+        fua: bool,
+    },
     Flush,
 }
 
@@ -213,11 +223,23 @@ pub enum HandshakeFailure {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verb {
     Attach,
-    Detach { force: bool },
-    Connect { discard_my_data: bool, dry_run: bool },
-    Disconnect { force: bool },
-    Primary { force: bool },
-    Secondary,
+    Detach {
+        force: bool,
+    },
+    Connect {
+        discard_my_data: bool,
+        dry_run: bool,
+    },
+    Disconnect {
+        force: bool,
+    },
+    Primary {
+        force: bool,
+    },
+    /// `force`: clients that hold the device open are cut off.
+    Secondary {
+        force: bool,
+    },
     /// Demote, disconnect, detach: the resource goes away.
     Down,
 }
@@ -240,24 +262,47 @@ pub enum Timer {
 /// Everything that can happen to a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    ClientRequested { request: RequestId, operation: ClientOperation },
+    ClientRequested {
+        request: RequestId,
+        operation: ClientOperation,
+    },
     /// A disk operation ended. A read's payload holds exactly the range that was asked for.
     /// Success of a metadata write means: durable.
-    DiskCompleted { op: DiskOpId, result: Result<Option<PayloadId>, DiskFailure> },
+    DiskCompleted {
+        op: DiskOpId,
+        result: Result<Option<PayloadId>, DiskFailure>,
+    },
     /// Answers `Effect::OpenDisk`.
     DiskOpened(Box<AttachedDisk>),
     DiskOpenFailed(DiskFailure),
     /// Answers `Effect::StartConnecting`: both sockets are up, features agreed, authenticated.
     /// `resolve` is set on the node that accepted the meta socket (wire.md 1.1).
-    SessionEstablished { session: SessionId, version: u32, features: u32, resolve: bool },
+    SessionEstablished {
+        session: SessionId,
+        version: u32,
+        features: u32,
+        resolve: bool,
+    },
     /// Answers `Effect::StartConnecting`: trying again would not help.
     HandshakeFailed(HandshakeFailure),
-    SessionLost { session: SessionId, cause: LossCause },
+    SessionLost {
+        session: SessionId,
+        cause: LossCause,
+    },
     /// A packet of either socket, checked for layout. `payload` holds the bulk data of packets that
     /// carry it (`range.bytes()` long), digest verified.
-    PacketReceived { session: SessionId, packet: Packet, payload: Option<PayloadId> },
-    Commanded { command: CommandId, verb: Verb },
+    PacketReceived {
+        session: SessionId,
+        packet: Packet,
+        payload: Option<PayloadId>,
+    },
+    Commanded {
+        command: CommandId,
+        verb: Verb,
+    },
     TimerFired(Timer),
     /// Number of clients that hold the device open, for the check of `secondary`.
-    ClientsChanged { open: u32 },
+    ClientsChanged {
+        open: u32,
+    },
 }

@@ -1,1 +1,40 @@
-//! (module under construction)
+//! The NBD server: a volume as a block device for any NBD client.
+//!
+//! ```text
+//!   listener   accepts on TCP and unix sockets, runs the negotiation      accepting runtime
+//!      |            negotiation: options until GO, plain async code
+//!      |            option:      bytes of one option -> what is asked (pure)
+//!      v  Accepted (a plain socket and what was agreed)
+//!   client     one connection in transmission                             resource's thread
+//!      |            request: bytes -> Step (pure)
+//!      |            receiver: large reads, payloads into pooled buffers
+//!      |            outbox:  queued replies, one vectored write for many
+//!      v  ClientEvent up, Client::reply down
+//!   driver
+//! ```
+//!
+//! Requests that reach the driver are inside the export, aligned and allowed; everything malformed
+//! is answered here. The numbers are in `wire`, the export and its features in `export`.
+
+pub mod allow;
+pub mod client;
+pub mod export;
+pub mod listener;
+pub mod negotiation;
+pub mod option;
+mod outbox;
+mod receiver;
+pub mod reply;
+pub mod request;
+mod slots;
+pub mod stream;
+pub mod wire;
+
+pub use client::{Client, ClientEvent, ClientId, GoneReason};
+pub use export::{Context, Contexts, Directory, ExportInfo};
+pub use listener::{Accepted, Handover, Listener, ListenerError, ListenerLimits, UnixOptions};
+pub use negotiation::{Limits, Negotiated, NegotiationError, negotiate};
+pub use reply::{Extent, Reply};
+pub use request::{Cookie, Request};
+pub use stream::Socket;
+pub use wire::Errno;

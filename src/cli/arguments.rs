@@ -1,0 +1,351 @@
+//! What may be written on the command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, Parser, Subcommand};
+
+use super::Context;
+use crate::config;
+use crate::control::outcome::exit;
+
+const RUN_DIR: &str = "/run/twinblk";
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "twinblk",
+    version,
+    about = "DRBD in userspace: a replicated block device, exported over NBD",
+    override_usage = "twinblk [OPTION...] VERB [OPTION...] {all|RESOURCE...}",
+    subcommand_help_heading = "Verbs",
+    subcommand_value_name = "VERB",
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    after_help = "\
+Exit codes: 0 done; 1 usage, unknown resource, cancelled; 5 a wait that ran out; 10 failure, wrong
+configuration; 11 state change refused; 16 no local disk; 17 no UpToDate data; 20 anything else;
+40 create-md would cut off data."
+)]
+pub(super) struct Arguments {
+    /// The drbd.conf to read [default: drbd-84.conf, ..., drbd.conf in /etc]
+    #[arg(short = 'c', long = "config-file", value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Where the daemon's sockets are
+    #[arg(long, value_name = "DIR", default_value = RUN_DIR, global = true)]
+    run_dir: PathBuf,
+    /// Name of this node, as in 'on NAME' [default: uname -n]
+    #[arg(long, value_name = "NAME", global = true)]
+    node: Option<String>,
+    /// Answer in JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// Longest time a verb may take
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=31_536_000),
+          global = true)]
+    timeout: Option<u64>,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct Resources {
+    /// Names of resources, or all
+    #[arg(value_name = "RESOURCE", required = true)]
+    pub resources: Vec<String>,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Run the daemon that serves the resources of this node, in the foreground
+    Daemon,
+    /// Write new metadata
+    CreateMd {
+        /// Do not ask before data or metadata is overwritten
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        on: Resources,
+    },
+    /// Attach the disk, connect to the peer
+    Up(Resources),
+    /// Demote, disconnect, detach
+    Down(Resources),
+    /// Take the role that serves clients
+    Primary {
+        /// Even if the local data is not UpToDate: it is declared to be
+        #[arg(long, short = 'o', alias = "overwrite-data-of-peer")]
+        force: bool,
+        #[command(flatten)]
+        on: Resources,
+    },
+    /// Give the role up
+    Secondary {
+        /// Even if clients hold the device open: they are cut off
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        on: Resources,
+    },
+    /// Connect to the peer
+    Connect {
+        /// After a split brain: give up what only this node wrote
+        #[arg(long)]
+        discard_my_data: bool,
+        #[command(flatten)]
+        on: Resources,
+    },
+    /// Disconnect from the peer
+    Disconnect {
+        /// Without asking the peer
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        on: Resources,
+    },
+    /// Attach the local disk
+    Attach(Resources),
+    /// Detach the local disk
+    Detach {
+        /// Without waiting for requests under way
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        on: Resources,
+    },
+    /// Show what resources do, and why
+    Status {
+        /// Go on showing it after each change
+        #[arg(long)]
+        watch: bool,
+        /// Names of resources [default: all]
+        #[arg(value_name = "RESOURCE")]
+        resources: Vec<String>,
+    },
+    /// Show the roles of this node and the peer
+    Role(Resources),
+    /// Show the connection state
+    Cstate(Resources),
+    /// Show the disk states of this node and the peer
+    Dstate(Resources),
+    /// Wait until the peer is connected
+    WaitConnect(Resources),
+    /// Wait until nothing is left to resync
+    WaitSync(Resources),
+    /// Print the configuration as it was understood
+    Dump {
+        /// Names of resources [default: all]
+        #[arg(value_name = "RESOURCE")]
+        resources: Vec<String>,
+    },
+    /// Print the metadata of a disk that is not in use
+    DumpMd {
+        /// Even if the activity log was not applied
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        on: Resources,
+    },
+    /// Show the generation identifiers, explained
+    ShowGi(Resources),
+    /// Show the generation identifiers
+    GetGi(Resources),
+    /// Apply the activity log of a disk that is not in use
+    ApplyAl {
+        /// Take an unreadable log as "everything may have been written to"
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        on: Resources,
+    },
+    /// Remove the metadata of a disk that is not in use
+    WipeMd {
+        /// Do not ask
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        on: Resources,
+    },
+    /// Take all resources down and end the daemon
+    Shutdown,
+    /// See it work: two nodes on this machine, a killed primary, nothing lost (no root needed)
+    Demo {
+        /// Leave the pair running, and say how to play with it
+        #[arg(long)]
+        keep: bool,
+    },
+}
+
+impl Arguments {
+    pub(super) fn context(&self) -> Context {
+        let mut given = String::new();
+        let mut give = |option: &str, value: &str| given += &format!("{option} {} ", quoted(value));
+        if let Some(config) = &self.config {
+            give("-c", &config.to_string_lossy());
+        }
+        if self.run_dir.as_os_str() != RUN_DIR {
+            give("--run-dir", &self.run_dir.to_string_lossy());
+        }
+        if let Some(node) = &self.node {
+            give("--node", node);
+        }
+        Context {
+            config: self.config.clone().unwrap_or_else(config::default_path),
+            run_dir: self.run_dir.clone(),
+            node: self.node.clone().unwrap_or_else(node_name),
+            json: self.json,
+            timeout: self.timeout.map(Duration::from_secs),
+            given,
+        }
+    }
+}
+
+/// `uname -n`
+fn node_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// For a shell, if it needs to be.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+/// The arguments, or the exit code when help was asked for or something is wrong.
+pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, u8> {
+    Arguments::try_parse_from(arguments).map_err(|error| {
+        match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                let _ = error.print();
+                return exit::OK;
+            }
+            // The original's words.
+            ErrorKind::InvalidSubcommand => {
+                let context = |kind| match error.get(kind) {
+                    Some(ContextValue::String(text)) => Some(text.clone()),
+                    Some(ContextValue::Strings(texts)) => texts.first().cloned(),
+                    _ => None,
+                };
+                let verb = context(ContextKind::InvalidSubcommand).unwrap_or_default();
+                eprintln!("twinblk: Unknown command '{verb}'");
+                if let Some(near) = context(ContextKind::SuggestedSubcommand) {
+                    eprintln!("  did you mean '{near}'?");
+                }
+                eprintln!("  hint: twinblk --help");
+            }
+            ErrorKind::MissingRequiredArgument => {
+                eprintln!("No resource names specified");
+                eprintln!("  hint: name resources, or say all; twinblk VERB --help");
+            }
+            _ => {
+                let _ = error.print();
+            }
+        }
+        exit::USAGE
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Arguments, u8> {
+        parse(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn options_stand_before_and_behind_the_verb() {
+        for line in [
+            "twinblk -c /x --run-dir /r --node alice --json primary --force r0",
+            "twinblk primary r0 --force -c /x --run-dir /r --node alice --json",
+        ] {
+            let arguments = parsed(line).expect(line);
+            let context = arguments.context();
+            assert_eq!((context.node.as_str(), context.json), ("alice", true), "{line}");
+            assert_eq!(context.command("up r0"), "twinblk -c /x --run-dir /r --node alice up r0");
+            let Verb::Primary { force, on } = arguments.verb else { panic!("{line}") };
+            assert!(force && on.resources == ["r0"], "{line}");
+        }
+        let context = parsed("twinblk up all").expect("valid").context();
+        assert_eq!(context.command("status"), "twinblk status");
+        assert_eq!(context.node, node_name());
+    }
+
+    #[test]
+    fn old_spellings_are_known() {
+        for option in ["--force", "-o", "--overwrite-data-of-peer"] {
+            let arguments = parsed(&format!("twinblk primary {option} r0")).expect(option);
+            assert!(matches!(arguments.verb, Verb::Primary { force: true, .. }), "{option}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_ends_with_1_as_in_drbdadm() {
+        for line in [
+            "twinblk",
+            "twinblk frobnicate r0",
+            "twinblk primary",
+            "twinblk primary --nosuch r0",
+            "twinblk wait-sync --timeout soon r0",
+            "twinblk wait-sync --timeout 0 r0",
+        ] {
+            assert_eq!(parsed(line).expect_err(line), exit::USAGE, "{line}");
+        }
+        assert_eq!(parsed("twinblk --help").expect_err("help"), exit::OK);
+    }
+
+    /// The help names every verb of the manual, one line each.
+    #[test]
+    fn help_lists_the_verbs() {
+        let help = Arguments::command().render_help().to_string();
+        for verb in [
+            "daemon",
+            "create-md",
+            "up",
+            "down",
+            "primary",
+            "secondary",
+            "connect",
+            "disconnect",
+            "attach",
+            "detach",
+            "status",
+            "role",
+            "cstate",
+            "dstate",
+            "wait-connect",
+            "wait-sync",
+            "dump",
+            "dump-md",
+            "show-gi",
+            "get-gi",
+            "apply-al",
+            "wipe-md",
+            "shutdown",
+        ] {
+            assert!(help.contains(&format!("\n  {verb} ")), "{verb} is in\n{help}");
+        }
+        assert!(help.contains("Exit codes: 0 done; 1 usage"), "{help}");
+        let longest = help.lines().map(|line| line.chars().count()).max();
+        assert!(longest <= Some(100), "{longest:?}\n{help}");
+    }
+
+    #[test]
+    fn values_are_quoted_for_a_shell() {
+        assert_eq!(quoted("/run/x-1"), "/run/x-1");
+        assert_eq!(quoted("a b"), "'a b'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
+}

@@ -1,0 +1,154 @@
+//! The command line: verbs as DRBD administrators know them (behaviour.md 7), with the reason and
+//! the next command under each refusal.
+//!
+//! ```text
+//!   arguments -> live      what the daemon does       --> control socket
+//!             -> offline   metadata of a disk at rest --> meta
+//!             -> dump      the configuration          --> config
+//!                 \-> output: text, JSON, exit code
+//! ```
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+mod arguments;
+mod demo;
+mod gi;
+mod json;
+mod live;
+mod offline;
+mod output;
+mod progress;
+mod show;
+
+use arguments::{Arguments, Verb};
+use output::Output;
+
+use crate::config::{self, Config};
+use crate::control::Outcome;
+use crate::control::outcome::exit;
+use crate::daemon::{self, DaemonOptions};
+
+/// What stands before the verb.
+#[derive(Clone, Debug)]
+struct Context {
+    config: PathBuf,
+    run_dir: PathBuf,
+    node: String,
+    json: bool,
+    timeout: Option<Duration>,
+    /// The options before the verb as they were given, to be repeated in hints.
+    given: String,
+}
+
+impl Context {
+    /// A command of this program that means the same configuration, run directory and node.
+    fn command(&self, rest: &str) -> String {
+        format!("twinblk {}{rest}", self.given)
+    }
+}
+
+/// Runs the program with the arguments of the process.
+pub fn main() -> ExitCode {
+    let arguments = match arguments::parse(std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(code) => return ExitCode::from(code),
+    };
+    ExitCode::from(run(arguments))
+}
+
+fn run(arguments: Arguments) -> u8 {
+    let context = arguments.context();
+    let mut output = Output::new(context.json);
+    let verb = arguments.verb;
+    match &verb {
+        Verb::Daemon => return run_daemon(&context),
+        Verb::Demo { keep } => return demo::run(*keep, context.json),
+        Verb::Dump { resources } => dump(&context, resources, &mut output),
+        Verb::CreateMd { .. }
+        | Verb::DumpMd { .. }
+        | Verb::ApplyAl { .. }
+        | Verb::WipeMd { .. }
+        | Verb::ShowGi { .. }
+        | Verb::GetGi { .. } => offline::run(&context, &verb, &mut output),
+        _ => live::run(&context, &verb, &mut output),
+    }
+    output.finish()
+}
+
+fn run_daemon(context: &Context) -> u8 {
+    // A daemon with a configuration that does not load could do nothing: better said now.
+    match config::load(&context.config) {
+        Ok(config) => output::print_warnings(&config),
+        Err(mistakes) => {
+            output::print_mistakes(&mistakes);
+            return exit::FAILURE;
+        }
+    }
+    let options = DaemonOptions {
+        config: std::path::absolute(&context.config).unwrap_or_else(|_| context.config.clone()),
+        run_dir: std::path::absolute(&context.run_dir).unwrap_or_else(|_| context.run_dir.clone()),
+        node: context.node.clone(),
+    };
+    match daemon::run(options) {
+        Ok(()) => exit::OK,
+        Err(error) => {
+            eprintln!("twinblk daemon: {error}");
+            exit::OTHER
+        }
+    }
+}
+
+/// The configuration, or the outcome that says why there is none.
+fn load_config(context: &Context) -> Result<Config, Outcome> {
+    config::load(&context.config).map_err(|mistakes| {
+        output::print_mistakes(&mistakes);
+        Outcome::failed(exit::FAILURE, mistakes.to_string())
+    })
+}
+
+fn not_defined(name: &str, context: &Context) -> Outcome {
+    Outcome::failed(exit::USAGE, format!("'{name}' not defined in your config (for this host)."))
+        .with_detail(format!("{} has no such resource", context.config.display()))
+        .with_hint(context.command("dump"))
+}
+
+fn dump(context: &Context, names: &[String], output: &mut Output) {
+    let config = match load_config(context) {
+        Ok(config) => config,
+        Err(outcome) => return output.printed("dump", None, outcome),
+    };
+    if !context.json {
+        output::print_warnings(&config);
+    }
+    if names.is_empty() || names.iter().any(|name| name == "all") {
+        match context.json {
+            true => output.json(json::config(&config, &config.resources)),
+            false => output.text(&config.dump(&context.node)),
+        }
+        return;
+    }
+    let mut found = Vec::new();
+    for name in names {
+        match config.resource(name) {
+            Some(resource) if resource.is_for(&context.node) => found.push(resource.clone()),
+            Some(resource) => {
+                let error = match resource.for_node(&context.node) {
+                    Err(error) => (error.to_string(), error.hint()),
+                    Ok(_) => unreachable!("a view needs a host section of this node"),
+                };
+                let outcome = Outcome::failed(exit::USAGE, error.0).with_hint(error.1);
+                output.outcome("dump", Some(name), outcome);
+            }
+            None => output.outcome("dump", Some(name), not_defined(name, context)),
+        }
+    }
+    if context.json && !found.is_empty() {
+        output.json(json::config(&config, &found));
+    } else {
+        for resource in &found {
+            output.text(&resource.dump(&context.node));
+        }
+    }
+}

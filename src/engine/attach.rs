@@ -1,0 +1,335 @@
+//! The local disk comes, fails and goes.
+//!
+//! ```text
+//!   Diskless --attach--> Attaching --opened--> Inconsistent | Outdated | UpToDate   (alone)
+//!                                         \--> Negotiating --handshake--> ...       (connected)
+//!   any --I/O error, detach--> Failed --operations drained--> Diskless
+//! ```
+
+use twinblk_proto::state::{ConnectionState as C, DiskState as D, Role};
+
+use super::activity_log::ActivityLog;
+use super::bitmap::Bitmap;
+use super::effect::{DiskAction, Effect, NoteLevel};
+use super::event::{AttachedDisk, DiskFailure, DiskOpId, IoErrorPolicy, PayloadId};
+use super::refusal::Code;
+use super::{Engine, LogOwner, Purpose};
+
+/// What the engine remembers of the backing disk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DiskInfo {
+    pub(super) usable_sectors: u64,
+    pub(super) logical_block_bytes: u32,
+    pub(super) physical_block_bytes: u32,
+    pub(super) discard: bool,
+}
+
+impl Engine {
+    pub(super) fn begin_attach(&mut self) {
+        self.change("attach: opening the backing disk", |s| s.disk = D::Attaching);
+        self.emit(Effect::OpenDisk);
+    }
+
+    pub(super) fn disk_open_failed(&mut self, failure: &DiskFailure) {
+        if self.state.disk != D::Attaching {
+            return;
+        }
+        let reason = format!("attach failed: {}", failure.text);
+        self.note(NoteLevel::Error, reason.clone());
+        self.change(reason.clone(), |s| s.disk = D::Diskless);
+        self.attach_ended(Err(
+            Code::NoLocalDisk.refuse(reason, "correct the disk, then: twinblk attach RES")
+        ));
+    }
+
+    pub(super) fn disk_opened(&mut self, disk: AttachedDisk) {
+        if self.state.disk != D::Attaching {
+            return self.emit(Effect::CloseDisk);
+        }
+        if self.state.connection == C::WFReportParams {
+            // This node said that it has no disk, and the peer decides by that: a moment later it
+            // can be told.
+            self.status.held_disk = Some(disk);
+            return;
+        }
+        if let Err(refusal) = self.check_disk(&disk) {
+            self.note(NoteLevel::Error, refusal.detail.clone());
+            self.emit(Effect::CloseDisk);
+            self.change(refusal.detail.clone(), |s| s.disk = D::Diskless);
+            return self.attach_ended(Err(refusal));
+        }
+        self.disk_info = Some(DiskInfo {
+            usable_sectors: disk.usable_sectors,
+            logical_block_bytes: disk.logical_block_bytes,
+            physical_block_bytes: disk.physical_block_bytes,
+            discard: disk.discard,
+        });
+        let record = disk.record;
+        self.record.load(record);
+        self.log = ActivityLog::new(self.settings.al_extents.clamp(67, 65_534) as u16);
+        // A record that says Primary while this node is not: it crashed as Primary (6.4).
+        self.crashed_primary =
+            record.crashed_primary || record.primary && self.state.role != Role::Primary;
+        let agreed = record.agreed_sectors;
+        self.bitmap = Bitmap::load(agreed, disk.bitmap_words);
+        if record.full_sync {
+            self.bitmap.set_all();
+        }
+        let sectors = if self.session.is_some() && self.sectors != 0 {
+            // The device exists by the peer's disk already.
+            self.sectors
+        } else {
+            self.size_for(disk.usable_sectors, agreed)
+        };
+        self.resize(sectors, true);
+
+        let alone = if !record.consistent {
+            D::Inconsistent
+        } else if !record.was_up_to_date {
+            D::Outdated
+        } else {
+            // Consistent, and UpToDate at once without fencing (session.md 1.2).
+            D::UpToDate
+        };
+        if self.state.connection >= C::Connected {
+            self.change("attached: negotiating with the peer", |s| s.disk = D::Negotiating);
+            self.send_sizes(false);
+            let flags = self.uuid_flags(alone == D::Inconsistent);
+            self.send_uuids(flags);
+            self.send_state();
+        } else {
+            let peer_disk = if record.peer_outdated { D::Outdated } else { self.state.peer_disk };
+            self.change("attached", |s| {
+                s.disk = alone;
+                s.peer_disk = peer_disk;
+            });
+        }
+        if record.full_sync {
+            self.write_all_pages(super::record::AfterBitmap::ClearFullSync);
+        }
+        self.attach_ended(Ok(()));
+    }
+
+    /// A disk that was opened during a handshake.
+    pub(super) fn take_held_disk(&mut self) {
+        if self.state.connection != C::WFReportParams
+            && let Some(disk) = self.status.held_disk.take()
+        {
+            self.disk_opened(disk);
+        }
+    }
+
+    fn check_disk(&self, disk: &AttachedDisk) -> Result<(), super::effect::Refusal> {
+        let record = &disk.record;
+        if record.consistent && record.agreed_sectors > disk.usable_sectors {
+            return Err(Code::NoLocalDisk.refuse(
+                format!(
+                    "the backing disk offers {} sectors, the device has {}: data would be cut off",
+                    disk.usable_sectors, record.agreed_sectors
+                ),
+                "grow the backing disk to its old size, then: twinblk attach RES",
+            ));
+        }
+        if self.session.is_some() && disk.usable_sectors < self.sectors {
+            return Err(Code::NoLocalDisk.refuse(
+                format!(
+                    "the backing disk offers {} sectors, the device has {}",
+                    disk.usable_sectors, self.sectors
+                ),
+                "use a disk of at least the size of the peer's, then: twinblk attach RES",
+            ));
+        }
+        // A Primary without disk serves the peer's generation; another one must not join it.
+        if self.is_primary()
+            && self.is_connected()
+            && let Some(peer) = self.peer_generations()
+            && !super::generation::same(record.generations.current, peer.current)
+            && !super::generation::same(record.generations.current, peer.bitmap)
+            && record.consistent
+        {
+            let outcome = super::generation::compare(
+                record.generations,
+                peer,
+                &super::generation::Circumstances { feature_wsame: true, ..Default::default() },
+            );
+            if outcome.outcome.number() > 0 {
+                return Err(Code::NoUpToDateDisk.refuse(
+                    "the disk claims to be newer than the data this Primary serves from its peer",
+                    "twinblk secondary RES first, or create-md on this disk",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Size of the device from the local side alone (wire.md 3.5).
+    fn size_for(&self, usable: u64, agreed: u64) -> u64 {
+        let limit = if agreed != 0 { agreed.min(usable) } else { usable };
+        // Growth is the operator's decision: an agreed size stays until a resize.
+        match self.settings.user_sectors {
+            0 => limit,
+            user => user.min(limit),
+        }
+    }
+
+    pub(super) fn resize(&mut self, sectors: u64, set_new: bool) {
+        if sectors == self.sectors && self.bitmap.bits() == super::bitmap::bits_of(sectors) {
+            return;
+        }
+        self.sectors = sectors;
+        if self.disk_info.is_some() {
+            self.bitmap.resize(sectors, set_new);
+        }
+        self.emit(Effect::SizeChanged { sectors });
+    }
+
+    /// A disk operation on data failed: what on-io-error says (behaviour.md section 4).
+    pub(super) fn local_io_error(&mut self, what: &str, failure: &DiskFailure) {
+        let text = format!("local I/O error on {what}: {}", failure.text);
+        self.note(NoteLevel::Error, text.clone());
+        match self.settings.on_io_error {
+            IoErrorPolicy::Detach => self.fail_disk(&text),
+            IoErrorPolicy::PassOn => {
+                if self.state.disk == D::UpToDate {
+                    self.change(text, |s| s.disk = D::Inconsistent);
+                    if self.session.is_some() {
+                        self.send_state();
+                    }
+                }
+            }
+        }
+    }
+
+    /// The disk is given up; it becomes Diskless when its operations have drained.
+    pub(super) fn fail_disk(&mut self, reason: &str) {
+        if self.state.disk <= D::Failed {
+            return;
+        }
+        self.change(reason, |s| s.disk = D::Failed);
+        self.end_resync_roles();
+        self.forget_log_references();
+        for owner in self.log.abandon() {
+            match owner {
+                LogOwner::Client(key) => self.log_gone_for_write(key),
+                LogOwner::Peer(key) => self.fail_peer_write(key),
+            }
+        }
+    }
+
+    pub(super) fn finish_disk_if_drained(&mut self) {
+        if self.state.disk != D::Failed || !self.ops.is_empty() {
+            return;
+        }
+        self.emit(Effect::CloseDisk);
+        self.change("detached", |s| s.disk = D::Diskless);
+        self.disk_info = None;
+        self.abandon_record();
+        self.abandon_bitmap_writes();
+        if self.session.is_some() {
+            self.send_state();
+        }
+        self.detach_ended();
+    }
+
+    /// Treats every operation under way as failed; the driver will not report them.
+    pub(super) fn drop_operations(&mut self) {
+        for key in self.ops.keys() {
+            let failure = DiskFailure { errno: 5, text: "the disk was detached by force".into() };
+            self.disk_completed(DiskOpId(key), Err(failure));
+        }
+    }
+
+    pub(super) fn disk_completed(
+        &mut self,
+        op: DiskOpId,
+        result: Result<Option<PayloadId>, DiskFailure>,
+    ) {
+        let Some(purpose) = self.ops.remove(op.0) else {
+            if let Ok(payload) = result {
+                self.release(payload);
+            }
+            return;
+        };
+        match purpose {
+            Purpose::ClientRead(key) => self.client_read_done(key, result),
+            Purpose::ClientWrite(key) => self.client_write_done(key, result.err()),
+            Purpose::ClientFlush(key) => self.client_flush_done(key, result.err()),
+            Purpose::PeerRead(key) => self.peer_read_done(key, result),
+            Purpose::PeerWrite(key) => self.peer_write_done(key, result.err()),
+            Purpose::PeerPreflush(key) => self.peer_preflush_done(key, result.err()),
+            Purpose::PeerEpochFlush { session, epoch } => {
+                self.peer_epoch_flushed(session, epoch, result.err());
+            }
+            Purpose::ResyncWrite(key) => self.resync_write_done(key, result.err()),
+            Purpose::BitmapFlush => self.bitmap_flushed(result.err()),
+            Purpose::Record { version } => match result {
+                Ok(_) => self.record_written(version),
+                Err(failure) => self.metadata_error("superblock", &failure),
+            },
+            Purpose::ActivityLog => match result {
+                Ok(_) => self.log_transaction_written(),
+                Err(failure) => self.metadata_error("activity log", &failure),
+            },
+            Purpose::BitmapPages { pages } => match result {
+                Ok(_) => self.bitmap_pages_written(None),
+                Err(failure) => {
+                    self.bitmap_pages_written(Some(pages));
+                    self.metadata_error("bitmap", &failure);
+                }
+            },
+        }
+    }
+
+    /// Metadata that cannot be written always detaches: nothing may rest on it.
+    fn metadata_error(&mut self, what: &str, failure: &DiskFailure) {
+        let text = format!("metadata I/O error on the {what}: {}", failure.text);
+        self.note(NoteLevel::Error, text.clone());
+        self.fail_disk(&text);
+    }
+
+    // --- the activity log's transactions ---
+
+    pub(super) fn pump_log(&mut self) {
+        if self.state.disk < D::Inconsistent {
+            return;
+        }
+        let mut ready = Vec::new();
+        let transaction = self.log.next_transaction(&mut ready);
+        if let Some(transaction) = transaction {
+            self.status.counters.log_writes += 1;
+            let replaced = transaction.replaced;
+            self.status.pending_log = Some(transaction.update);
+            // I7: the bits of an extent are durable before its slot is given away.
+            self.write_pages_of(replaced, super::record::AfterBitmap::WriteLog);
+        } else if self.log.has_waiting() {
+            // No room: finish epochs, so that their extents become idle.
+            self.close_epoch();
+        }
+        self.go_on(ready);
+    }
+
+    pub(super) fn write_log_transaction(&mut self) {
+        let Some(update) = self.status.pending_log.take() else { return };
+        if self.state.disk < D::Inconsistent {
+            return;
+        }
+        self.disk_op(Purpose::ActivityLog, DiskAction::PersistActivityLog(update));
+    }
+
+    fn log_transaction_written(&mut self) {
+        if self.state.disk < D::Inconsistent {
+            return;
+        }
+        let owners = self.log.completed();
+        self.go_on(owners);
+    }
+
+    fn go_on(&mut self, owners: Vec<LogOwner>) {
+        for owner in owners {
+            match owner {
+                LogOwner::Client(key) => self.write_is_logged(key),
+                LogOwner::Peer(key) => self.peer_write_is_logged(key),
+            }
+        }
+    }
+}

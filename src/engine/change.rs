@@ -1,0 +1,126 @@
+//! The one way in which the state changes: apply, derive the consequences, check, then do what
+//! follows from the difference (DESIGN section 2).
+
+use twinblk_proto::state::{ConnectionState as C, DiskState as D, Role, State};
+
+use super::Engine;
+use super::effect::Effect;
+use super::event::NoDataPolicy;
+use super::record::AfterRecord;
+use super::refusal::Code;
+use super::state_rules::{possible, sanitize, valid};
+
+impl Engine {
+    fn derive(&self, old: &State, change: impl FnOnce(&mut State)) -> State {
+        let mut new = *old;
+        change(&mut new);
+        sanitize(&mut new);
+        let data = new.disk == D::UpToDate
+            || new.connection >= C::Connected && new.peer_disk == D::UpToDate;
+        let waits_for_data = self.settings.on_no_data == NoDataPolicy::SuspendIo;
+        new.suspended_no_data = waits_for_data && new.role == Role::Primary && !data;
+        new
+    }
+
+    /// What the state would be; the reason why it may not.
+    pub(super) fn check(&self, change: impl FnOnce(&mut State)) -> Result<State, Code> {
+        let old = self.state;
+        let new = self.derive(&old, change);
+        possible(&old, &new)?;
+        // A wish does not have to mend what is wrong already.
+        match valid(&new) {
+            Err(code) if valid(&old) != Err(code) => Err(code),
+            _ => Ok(new),
+        }
+    }
+
+    /// Changes the state, as a fact.
+    pub(super) fn change(&mut self, reason: impl Into<String>, change: impl FnOnce(&mut State)) {
+        let old = self.state;
+        let new = self.derive(&old, change);
+        if old == new {
+            return;
+        }
+        assert!(
+            possible(&old, &new).is_ok(),
+            "illegal transition {old:?} -> {new:?}: {:?}",
+            possible(&old, &new)
+        );
+        self.state = new;
+        let reason = reason.into();
+        self.status.changed(&old, &new, &reason);
+        self.emit(Effect::StateChanged { old, new, reason });
+        self.after_change(&old, &new);
+    }
+
+    fn after_change(&mut self, old: &State, new: &State) {
+        let became = |disk: D| old.disk != disk && new.disk == disk;
+        if (old.disk != D::UpToDate || old.peer_disk != D::UpToDate)
+            && new.disk == D::UpToDate
+            && new.peer_disk == D::UpToDate
+        {
+            self.crashed_primary = false;
+        }
+        self.begin_generation_if_peer_missed_data(old, new);
+        if old.connection != C::WFBitMapS && new.connection == C::WFBitMapS {
+            // Writes are not mirrored now, and with equal generations (rules 40, 41) the peer's
+            // record may still call it UpToDate: nothing is answered until it has its bitmap, and
+            // so the record, on disk (I2, I10).
+            self.record.close_gate();
+        }
+        if new.disk >= D::Inconsistent {
+            self.update_record();
+        }
+        if old.connection == C::WFBitMapS && new.connection != C::WFBitMapS {
+            self.after_record(AfterRecord::OpenGate);
+        }
+        if old.connection == C::WFReportParams && new.connection >= C::Connected {
+            self.send_state();
+        }
+        if became(D::Failed) && self.session.is_some() {
+            self.send_state();
+        }
+        if old.disk == D::Negotiating && new.disk != D::Negotiating {
+            for key in std::mem::take(&mut self.status.held_for_attach) {
+                self.start_write(key);
+            }
+        }
+        if old.suspended_no_data && !new.suspended_no_data {
+            self.thaw();
+        }
+        if old.role != new.role && new.role == Role::Primary {
+            self.last_client_request = self.now;
+        }
+    }
+
+    /// Session.md 2.3: who holds the only current data begins a new generation, durable before
+    /// the next write is answered (I10).
+    fn begin_generation_if_peer_missed_data(&mut self, old: &State, new: &State) {
+        let had = matches!(old.peer_disk, D::Inconsistent | D::Consistent | D::UpToDate);
+        let has = matches!(new.peer_disk, D::Inconsistent | D::Consistent | D::UpToDate);
+        let primary_somewhere = new.role == Role::Primary || new.peer == Role::Primary;
+        let lost_contact = had && !has && primary_somewhere;
+        let diskless_peer_promoted = new.connection >= C::Connected
+            && new.peer_disk < D::Inconsistent
+            && old.peer != Role::Primary
+            && new.peer == Role::Primary;
+        if (lost_contact || diskless_peer_promoted)
+            && new.disk == D::UpToDate
+            && self.record.wanted().generations.bitmap == 0
+        {
+            self.begin_generation();
+            if new.connection >= C::Connected {
+                self.send_uuids(0);
+            }
+        }
+    }
+
+    /// Begins a new generation; answers to writes wait until it is durable.
+    pub(super) fn begin_generation(&mut self) {
+        let random = self.random();
+        let primary = self.is_primary();
+        self.record.edit(|record| record.generations.begin(random, primary));
+        self.record.close_gate();
+        self.after_record(AfterRecord::OpenGate);
+    }
+}

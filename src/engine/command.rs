@@ -1,0 +1,454 @@
+//! What the operator asks, one command at a time; the others wait in order. Each ends with one
+//! answer, and none waits without bound: what the peer does not answer within the ping timeout is
+//! taken for a dead connection.
+
+use std::collections::VecDeque;
+
+use twinblk_proto::state::{ConnectionState as C, DiskState as D, Role};
+
+use super::Engine;
+use super::cluster::Wish;
+use super::effect::{CloseManner, Effect, NoteLevel, Refusal};
+use super::event::{CommandId, Timer, Verb};
+use super::limits::PROMOTE_RETRY_MARGIN_MS;
+use super::record::AfterBitmap;
+use super::refusal::Code;
+
+/// Where the running command is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Step {
+    /// Not begun, or to be tried again at the next change.
+    #[default]
+    Begin,
+    /// The peer was asked.
+    AskedPeer(Wish),
+    /// A refusal that may go away: tried again by the timer.
+    Retrying,
+    Opening,
+    /// New requests are refused, the open ones finish.
+    Draining,
+    WritingBitmap,
+    /// The answer waits for the disk.
+    Finishing,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Commands {
+    waiting: VecDeque<(CommandId, Verb)>,
+    running: Option<(CommandId, Verb)>,
+    step: Step,
+    retried: bool,
+}
+
+/// Commands that may wait at once.
+const MAX_WAITING: usize = 64;
+
+impl Commands {
+    /// Demotion has begun: clients' requests are refused.
+    pub(super) const fn is_demoting(&self) -> bool {
+        matches!(self.running, Some((_, Verb::Secondary { .. } | Verb::Down)))
+            && matches!(self.step, Step::Draining | Step::WritingBitmap | Step::Finishing)
+    }
+
+    /// A cluster-wide request of ours is under way.
+    pub(super) const fn has_request(&self) -> bool {
+        matches!(self.step, Step::AskedPeer(_))
+    }
+
+    /// The running command's identity, when its answer is all that is left.
+    pub(super) fn take_running(&mut self) -> Option<CommandId> {
+        self.step = Step::Finishing;
+        self.running.as_ref().map(|(command, _)| *command)
+    }
+}
+
+impl Engine {
+    pub(super) fn commanded(&mut self, command: CommandId, verb: Verb) {
+        if self.commands.waiting.len() >= MAX_WAITING {
+            let refusal = Code::InTransientState.refuse("too many commands wait", "try again");
+            return self.emit(Effect::ReplyCommand { command, result: Err(refusal) });
+        }
+        self.commands.waiting.push_back((command, verb));
+        self.pump_commands();
+    }
+
+    pub(super) fn reply_command(&mut self, command: CommandId, result: Result<(), Refusal>) {
+        let running = self.commands.running.as_ref().is_some_and(|(id, _)| *id == command);
+        if running {
+            self.commands.running = None;
+            self.commands.step = Step::Begin;
+            self.commands.retried = false;
+            self.emit(Effect::ClearTimer(Timer::CommandRetry));
+        }
+        self.emit(Effect::ReplyCommand { command, result });
+    }
+
+    fn finish(&mut self, result: Result<(), Refusal>) {
+        if let Some((command, _)) = self.commands.running {
+            self.reply_command(command, result);
+        }
+    }
+
+    /// Goes on with the running command, or begins the next.
+    pub(super) fn pump_commands(&mut self) {
+        loop {
+            if self.commands.running.is_none() {
+                let Some(next) = self.commands.waiting.pop_front() else { return };
+                self.commands.running = Some(next);
+                self.commands.step = Step::Begin;
+            }
+            let command = self.commands.running.as_ref().map(|(id, _)| *id);
+            match self.commands.step {
+                Step::Begin => {
+                    // During the handshake nothing else may change: wait for its end.
+                    if self.state.connection == C::WFReportParams && !self.may_interrupt() {
+                        return;
+                    }
+                    let (_, verb) = self.commands.running.clone().expect("just seen");
+                    self.begin(verb);
+                }
+                Step::Draining => self.go_on_draining(),
+                _ => return,
+            }
+            let same = self.commands.running.as_ref().map(|(id, _)| *id) == command;
+            if same && matches!(self.commands.step, Step::Begin | Step::Draining) {
+                return;
+            }
+        }
+    }
+
+    fn may_interrupt(&self) -> bool {
+        matches!(
+            self.commands.running,
+            Some((_, Verb::Disconnect { force: true } | Verb::Detach { force: true }))
+        )
+    }
+
+    fn begin(&mut self, verb: Verb) {
+        match verb {
+            Verb::Attach => match self.state.disk {
+                D::Diskless => {
+                    self.commands.step = Step::Opening;
+                    self.begin_attach();
+                }
+                _ => self.finish(Ok(())),
+            },
+            Verb::Connect { discard_my_data, dry_run } => self.connect(discard_my_data, dry_run),
+            Verb::Disconnect { force } => self.disconnect(force),
+            Verb::Primary { force } => self.promote(force),
+            Verb::Secondary { force } => self.demote(force),
+            Verb::Detach { force } => self.detach(force),
+            Verb::Down => self.down(),
+        }
+    }
+
+    pub(super) fn attach_ended(&mut self, result: Result<(), Refusal>) {
+        if self.commands.step == Step::Opening {
+            self.finish(result);
+        }
+    }
+
+    pub(super) fn connection_ended(&mut self) {
+        if let Some((_, Verb::Disconnect { .. })) = self.commands.running {
+            self.finish(Ok(()));
+        }
+    }
+
+    pub(super) fn clients_changed(&mut self, open: u32) {
+        self.clients_open = open;
+    }
+
+    // --- connect, disconnect ---
+
+    fn connect(&mut self, discard_my_data: bool, dry_run: bool) {
+        if discard_my_data && self.is_primary() {
+            return self.finish(Err(Code::Unknown.refuse(
+                "discard-my-data not allowed when primary",
+                "twinblk secondary RES first",
+            )));
+        }
+        if self.state.connection != C::StandAlone {
+            if discard_my_data && self.session.is_none() {
+                // Looking for the peer already: the next handshake says it.
+                self.discard_my_data = true;
+            }
+            return self.finish(Ok(()));
+        }
+        self.discard_my_data = discard_my_data;
+        self.dry_run = dry_run;
+        self.status.hint.clear();
+        self.change("connect", |s| s.connection = C::Unconnected);
+        self.start_connecting(0);
+        self.finish(Ok(()));
+    }
+
+    fn disconnect(&mut self, force: bool) {
+        if self.state.connection == C::StandAlone {
+            return self.finish(Ok(()));
+        }
+        if self.session.is_none() {
+            self.stop_connecting();
+            return self.finish(Ok(()));
+        }
+        if force || self.state.connection < C::Connected {
+            return self.end_session(
+                C::Disconnecting,
+                "disconnected by command",
+                Some(CloseManner::Now),
+            );
+        }
+        self.ask(Wish::Disconnect);
+    }
+
+    fn stop_connecting(&mut self) {
+        self.connecting = false;
+        self.emit(Effect::StopConnecting);
+        self.change("disconnected by command", |s| s.connection = C::Disconnecting);
+        self.change("disconnected by command", |s| s.connection = C::StandAlone);
+    }
+
+    fn ask(&mut self, wish: Wish) {
+        self.commands.step = Step::AskedPeer(wish);
+        self.ask_peer(wish);
+        // The peer answers a request at once; several round trips of patience.
+        let patience = self.ping_timeout_ms() * 4;
+        self.set_timer(Timer::CommandRetry, patience);
+    }
+
+    // --- promote ---
+
+    fn promote(&mut self, force: bool) {
+        if self.is_primary() {
+            return self.finish(Ok(()));
+        }
+        let forcible = force && self.state.disk >= D::Inconsistent;
+        let checked = self.check(|s| {
+            s.role = Role::Primary;
+            if forcible {
+                s.disk = D::UpToDate;
+            }
+        });
+        match checked {
+            Ok(_) => {
+                let forced = forcible && self.state.disk < D::UpToDate;
+                // A sync target serves its peer's data; force does not make its own disk good.
+                let forced = forced && self.state.connection <= C::Connected;
+                if self.is_connected() {
+                    self.ask(Wish::Promote { forced });
+                } else {
+                    self.become_primary(forced);
+                }
+            }
+            Err(Code::TwoPrimaries) if !self.commands.retried => {
+                // A peer that just died may still be shown as Primary.
+                self.commands.retried = true;
+                self.commands.step = Step::Retrying;
+                self.send_ping(None);
+                let wait = self.ping_timeout_ms() + PROMOTE_RETRY_MARGIN_MS;
+                self.set_timer(Timer::CommandRetry, wait);
+            }
+            Err(code) => {
+                let refusal = self.explain(code);
+                self.finish(Err(refusal));
+            }
+        }
+    }
+
+    fn explain(&self, code: Code) -> Refusal {
+        let s = &self.state;
+        match code {
+            Code::TwoPrimaries => code.refuse(
+                "the peer is Primary",
+                "on the peer: twinblk secondary RES",
+            ),
+            Code::NoUpToDateDisk => code.refuse(
+                format!("this disk is {}, the connection {}: {}", s.disk, s.connection, self.status.reason),
+                "connect to a node with UpToDate data, or, if this is the data to keep: twinblk primary --force RES",
+            ),
+            _ => code.refuse(self.status.reason.clone(), self.status.hint.clone()),
+        }
+    }
+
+    /// `P_STATE_CHG_REPLY`.
+    pub(super) fn change_answered(&mut self, code: i32) {
+        let Step::AskedPeer(wish) = self.commands.step else { return };
+        self.emit(Effect::ClearTimer(Timer::CommandRetry));
+        if code < 1 {
+            if matches!(self.commands.running, Some((_, Verb::Down))) {
+                // Asked out of courtesy; it goes down all the same.
+                self.commands.step = Step::Begin;
+                return;
+            }
+            let inner = Code::from_wire(code).unwrap_or(Code::Unknown);
+            if matches!(inner, Code::ConcurrentChange | Code::InTransientState)
+                || inner == Code::TwoPrimaries && !self.commands.retried
+            {
+                self.commands.retried |= inner == Code::TwoPrimaries;
+                self.commands.step = Step::Retrying;
+                let wait = self.ping_timeout_ms() + PROMOTE_RETRY_MARGIN_MS;
+                return self.set_timer(Timer::CommandRetry, wait);
+            }
+            let refusal = inner.refuse(
+                format!("the peer refused: {}", inner.text()),
+                "twinblk status RES on both nodes shows why",
+            );
+            return self.finish(Err(refusal));
+        }
+        match wish {
+            Wish::Promote { forced } => self.become_primary(forced),
+            Wish::Disconnect => self.end_session(
+                C::Disconnecting,
+                "disconnected by command",
+                Some(CloseManner::AfterFlush),
+            ),
+            Wish::Detach => self.write_back_and_detach(),
+        }
+    }
+
+    pub(super) fn command_timer(&mut self) {
+        match self.commands.step {
+            Step::Retrying => {
+                self.commands.step = Step::Begin;
+                self.pump_commands();
+            }
+            Step::AskedPeer(_) => {
+                self.drop_session(
+                    C::NetworkFailure,
+                    "the peer did not answer a state change request",
+                );
+            }
+            _ => {}
+        }
+    }
+
+    /// The connection is gone while the peer was asked: the command begins anew, alone.
+    pub(super) fn cluster_peer_gone(&mut self) {
+        if self.commands.has_request() {
+            self.commands.step = Step::Begin;
+        }
+    }
+
+    // --- demote ---
+
+    fn demote(&mut self, force: bool) {
+        if !self.is_primary() {
+            return self.finish(Ok(()));
+        }
+        if self.clients_open > 0 && !force {
+            return self.finish(Err(Code::DeviceInUse.refuse(
+                format!("{} NBD client(s) hold the device open", self.clients_open),
+                "disconnect the clients (twinblk status RES lists them), or: twinblk secondary --force RES",
+            )));
+        }
+        self.commands.step = Step::Draining;
+        self.fail_frozen();
+        self.go_on_draining();
+    }
+
+    fn go_on_draining(&mut self) {
+        if self.writes_open() || !self.reads.is_empty() || !self.flushes.is_empty() {
+            return;
+        }
+        self.close_epoch();
+        self.commands.step = Step::WritingBitmap;
+        self.write_all_pages(AfterBitmap::Demote);
+    }
+
+    pub(super) fn demote_bitmap_written(&mut self) {
+        if self.commands.step != Step::WritingBitmap {
+            return;
+        }
+        self.change("demoted", |s| s.role = Role::Secondary);
+        self.send_state();
+        match self.commands.running {
+            Some((_, Verb::Down)) => self.commands.step = Step::Begin,
+            Some((command, _)) => {
+                self.commands.step = Step::Finishing;
+                self.after_record(super::record::AfterRecord::ReplyCommand(command));
+            }
+            None => {}
+        }
+    }
+
+    // --- detach ---
+
+    fn detach(&mut self, force: bool) {
+        if self.state.disk <= D::Failed {
+            return self.finish(Ok(()));
+        }
+        if force {
+            self.fail_disk("detached by force");
+            self.drop_operations();
+            self.commands.step = Step::Finishing;
+            return;
+        }
+        match self.check(|s| s.disk = D::Failed) {
+            Err(code) => {
+                let refusal = self.explain(code);
+                self.finish(Err(refusal));
+            }
+            Ok(_) if self.is_connected() => self.ask(Wish::Detach),
+            Ok(_) => self.write_back_and_detach(),
+        }
+    }
+
+    fn write_back_and_detach(&mut self) {
+        self.commands.step = Step::Finishing;
+        self.write_all_pages(AfterBitmap::Detach);
+    }
+
+    pub(super) fn detach_bitmap_written(&mut self) {
+        if self.is_primary() && self.state.disk == D::UpToDate {
+            self.status.exposed_generation = Some(self.record.wanted().generations.current);
+        }
+        self.fail_disk("detached by command");
+    }
+
+    pub(super) fn detach_ended(&mut self) {
+        match self.commands.running {
+            Some((_, Verb::Detach { .. })) => self.finish(Ok(())),
+            Some((_, Verb::Down)) => self.commands.step = Step::Begin,
+            _ => {}
+        }
+    }
+
+    // --- down ---
+
+    /// Demote, disconnect, detach, in this order; each step comes back here.
+    fn down(&mut self) {
+        if self.is_primary() {
+            if self.clients_open > 0 {
+                return self.finish(Err(Code::DeviceInUse.refuse(
+                    format!("{} NBD client(s) hold the device open", self.clients_open),
+                    "disconnect the clients, or: twinblk secondary --force RES, then down",
+                )));
+            }
+            self.commands.step = Step::Draining;
+            self.fail_frozen();
+            return self.go_on_draining();
+        }
+        if self.session.is_some() && self.is_connected() && !self.commands.retried {
+            // Asked once; a peer that refuses or is silent does not keep a node up.
+            self.commands.retried = true;
+            return self.ask(Wish::Disconnect);
+        }
+        if self.session.is_some() {
+            self.end_session(C::Disconnecting, "taken down", Some(CloseManner::AfterFlush));
+        }
+        if self.state.connection != C::StandAlone {
+            self.stop_connecting();
+        }
+        if self.state.disk == D::Attaching {
+            return;
+        }
+        if self.state.disk > D::Failed {
+            return self.write_back_and_detach();
+        }
+        if self.state.disk == D::Failed {
+            self.commands.step = Step::Finishing;
+            return;
+        }
+        self.note(NoteLevel::Info, "down");
+        self.finish(Ok(()));
+    }
+}

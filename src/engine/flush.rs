@@ -1,0 +1,121 @@
+//! A client's FLUSH: everything answered before it is stable. Locally that is one disk flush, under
+//! C also the acknowledged barrier of the last epoch, which DRBD itself does not wait for.
+
+use twinblk_proto::packet::ReplicationProtocol;
+use twinblk_proto::state::DiskState as D;
+
+use super::effect::{ClientError, DiskAction};
+use super::event::{ClientOperation, DiskFailure, RequestId};
+use super::{Engine, Purpose};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Local {
+    None,
+    UnderWay,
+    Done,
+    Failed,
+}
+
+#[derive(Debug)]
+pub(super) struct ClientFlush {
+    request: RequestId,
+    local: Local,
+    /// Epoch that must be stable on the peer, while it is awaited.
+    epoch: Option<u64>,
+    /// The awaited epoch became stable: the peer alone is enough.
+    peer_stable: bool,
+}
+
+impl Engine {
+    pub(super) fn client_flush(&mut self, request: RequestId) {
+        let local = self.local_usable();
+        let connected = self.mirrors();
+        if !local && !connected {
+            return self.flush_has_no_data(request);
+        }
+        let waits = self.settings.protocol == ReplicationProtocol::C || !local;
+        let epoch = if waits { self.epochs.newest() } else { None };
+        self.close_epoch();
+        let peer_stable = connected && waits && epoch.is_none();
+        let flush = ClientFlush {
+            request,
+            local: if local { Local::UnderWay } else { Local::None },
+            epoch,
+            peer_stable,
+        };
+        let key = self.flushes.insert(flush);
+        if local {
+            self.disk_op(Purpose::ClientFlush(key), DiskAction::Flush);
+        }
+        self.advance_flush(key);
+    }
+
+    fn flush_has_no_data(&mut self, request: RequestId) {
+        if self.state.suspended_no_data {
+            self.frozen.push((request, ClientOperation::Flush));
+        } else {
+            self.reply_client(request, Err(ClientError::Io));
+        }
+    }
+
+    pub(super) fn client_flush_done(&mut self, key: u64, failure: Option<DiskFailure>) {
+        let newest = self.epochs.newest();
+        let connected = self.mirrors();
+        let Some(flush) = self.flushes.get_mut(key) else { return };
+        flush.local = if failure.is_some() { Local::Failed } else { Local::Done };
+        if let Some(failure) = failure {
+            // Never retried as if it had worked; the peer's copy is what is left, so its epochs
+            // must be stable under every protocol.
+            if flush.epoch.is_none() && !flush.peer_stable && connected {
+                flush.epoch = newest;
+                flush.peer_stable = newest.is_none();
+            }
+            self.close_epoch();
+            self.local_io_error("flush", &failure);
+            // A disk whose flush failed holds no promise, whatever the policy for data says.
+            self.fail_disk("a flush failed: what was written before may be lost");
+        }
+        self.advance_flush(key);
+    }
+
+    pub(super) fn flushes_may_be_stable(&mut self) {
+        for key in self.flushes.keys() {
+            let flush = self.flushes.get_mut(key).expect("listed");
+            if flush.epoch.is_some_and(|number| self.epochs.is_stable(number)) {
+                flush.epoch = None;
+                flush.peer_stable = true;
+                self.advance_flush(key);
+            }
+        }
+    }
+
+    /// The connection is gone: flushes rest on the local disk, or on nothing.
+    pub(super) fn flushes_lost_peer(&mut self) {
+        for key in self.flushes.keys() {
+            let flush = self.flushes.get_mut(key).expect("listed");
+            flush.epoch = None;
+            flush.peer_stable = false;
+            self.advance_flush(key);
+        }
+    }
+
+    pub(super) fn advance_flush(&mut self, key: u64) {
+        let gate_closed = self.record.gate_is_closed();
+        let Some(flush) = self.flushes.get(key) else { return };
+        if flush.local == Local::UnderWay || flush.epoch.is_some() {
+            return;
+        }
+        if gate_closed {
+            return self.status.held_flushes.push(key);
+        }
+        let flush = self.flushes.remove(key).expect("just seen");
+        if flush.local == Local::Done || flush.peer_stable {
+            self.reply_client(flush.request, Ok(None));
+        } else if self.state.disk > D::Failed {
+            // The disk it could not flush was replaced meanwhile: nothing to promise.
+            self.reply_client(flush.request, Err(ClientError::Io));
+        } else {
+            self.flush_has_no_data(flush.request);
+        }
+    }
+}

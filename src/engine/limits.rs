@@ -1,0 +1,76 @@
+//! Every bound of the engine in one place, with its arithmetic (I12).
+
+use twinblk_proto::units::BLOCK_SECTORS;
+
+/// Largest client write or read, in sectors: 1 MiB, the largest data packet (wire.md 2.1). The
+/// driver splits larger requests.
+pub const MAX_REQUEST_SECTORS: u32 = 2048;
+
+/// Largest client zero-out, in sectors: 32 MiB touches at most 9 activity log extents, so that even
+/// the smallest log (67 slots) can hold several at once.
+pub const MAX_ZERO_SECTORS: u32 = 65_536;
+
+/// Client requests that may be open at once: 64 NBD connections x 128 requests, times the pieces a
+/// 32 MiB request is split into is bounded again by the NBD layer's bytes; beyond this the engine
+/// answers EIO rather than grow.
+pub const MAX_OPEN_REQUESTS: usize = 64 * 1024;
+
+/// Updates of one activity log transaction (metadata.md 4.1).
+pub const MAX_LOG_UPDATES: usize = 64;
+
+/// Writes of the peer that may be unfinished here: a kernel Primary sends at most max-epoch-size
+/// (20000) per epoch and a handful of epochs; the link's receive budget bounds the bytes.
+pub const MAX_PEER_WRITES: usize = 128 * 1024;
+
+/// Reads that the peer may have outstanding here: a kernel target keeps max-buffers / 2 pages
+/// (65536) under way at most.
+pub const MAX_PEER_READS: usize = 64 * 1024;
+
+/// Epochs that the peer may have open here: one barrier each, and each barrier follows at least
+/// one write.
+pub const MAX_PEER_EPOCHS: usize = MAX_PEER_WRITES;
+
+/// Epochs of ours without barrier acknowledgement; a new write waits in the open epoch beyond it.
+pub const MAX_OPEN_EPOCHS: usize = 256;
+
+/// One resync request, in blocks: 512 KiB. Large enough that the per-request cost vanishes, small
+/// enough that an application write never waits long behind one.
+pub const RESYNC_REQUEST_BLOCKS: u64 = (512 << 10) / 4096;
+
+/// A resync request does not cross a multiple of this (wire.md 6.2): 16 MiB in blocks.
+pub const RESYNC_EXTENT_BLOCKS: u64 = (16 << 20) / 4096;
+
+/// Resync data under way while the application is idle: 8 requests of 512 KiB fill a 10 Gbit/s link
+/// with 3 ms of round trip.
+pub const RESYNC_WINDOW_BYTES: u64 = 4 << 20;
+
+/// Resync data under way while the application writes: one request at a time, so that a write waits
+/// for at most one.
+pub const RESYNC_BUSY_WINDOW_BYTES: u64 = 512 << 10;
+
+/// The application counts as busy for this long after its last request.
+pub const APPLICATION_BUSY_MS: u64 = 100;
+
+/// Bits cleared by a resync are written back this often (behaviour.md 2.3).
+pub const RESYNC_CHECKPOINT_MS: u64 = 2000;
+
+/// An epoch without a new write for this long is closed, so that its extents may leave the activity
+/// log and its writes may be forgotten.
+pub const EPOCH_IDLE_MS: u64 = 20;
+
+/// Bitmap pages of one write: 256 x 4 KiB = 1 MiB.
+pub const BITMAP_PAGES_PER_WRITE: usize = 256;
+
+/// A promotion that meets "peer is Primary" looks again once after ping-timeout and this much.
+pub const PROMOTE_RETRY_MARGIN_MS: u64 = 100;
+
+/// Random numbers kept in stock: one call creates at most two generations.
+pub const RANDOM_STOCK: usize = 4;
+
+/// Pause before dialling again after a handshake that failed (wire.md 1.3).
+pub const RECONNECT_AFTER_FAILURE_MS: u64 = 1000;
+
+/// How often the oldest unanswered request is compared with ko-count x timeout.
+pub const REQUEST_TIMEOUT_CHECK_MS: u64 = 1000;
+
+const _: () = assert!(RESYNC_REQUEST_BLOCKS * BLOCK_SECTORS <= MAX_REQUEST_SECTORS as u64);

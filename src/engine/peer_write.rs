@@ -1,0 +1,334 @@
+//! What the Primary writes here (wire.md 5): acknowledged by its flags, applied in arrival order
+//! where writes overlap, and never across a barrier before the epoch in front of it is stable.
+
+use std::collections::VecDeque;
+
+use twinblk_proto::packet::{Ack, BlockId, Packet, Write, dp_flags};
+use twinblk_proto::state::{ConnectionState as C, DiskState as D, Role};
+use twinblk_proto::units::SectorRange;
+
+use super::effect::DiskAction;
+use super::event::{DiskFailure, PayloadId, SessionId};
+use super::limits::{MAX_PEER_EPOCHS, MAX_PEER_WRITES};
+use super::range_lock::Kind;
+use super::{Engine, LogOwner, Purpose};
+
+#[derive(Debug)]
+pub(super) struct PeerWrite {
+    session: SessionId,
+    range: SectorRange,
+    id: BlockId,
+    flags: u32,
+    /// None: zero-out.
+    payload: Option<PayloadId>,
+    epoch: u64,
+    lock: Option<u64>,
+    pub(super) logged: bool,
+    /// In the activity log's queue.
+    awaits_log: bool,
+    /// On its way to the disk.
+    submitted: bool,
+}
+
+#[derive(Debug, Default)]
+struct PeerEpoch {
+    number: u64,
+    /// Handle of its barrier, once that came.
+    handle: Option<u32>,
+    writes: u32,
+    pending: u32,
+    /// Writes that are on the disk, if only in its cache.
+    written: u32,
+    flushing: bool,
+    /// Writes that wait for the epochs in front of this one.
+    waiting: Vec<u64>,
+}
+
+/// Epochs of the peer that are not stable here; the last one is open.
+#[derive(Debug)]
+pub(super) struct PeerEpochs {
+    list: VecDeque<PeerEpoch>,
+}
+
+impl Default for PeerEpochs {
+    fn default() -> Self {
+        Self { list: VecDeque::from([PeerEpoch::default()]) }
+    }
+}
+
+impl Engine {
+    /// `P_DATA`, `P_TRIM`, `P_ZEROES`.
+    pub(super) fn peer_write(
+        &mut self,
+        write: Write,
+        payload: Option<PayloadId>,
+    ) -> Result<(), String> {
+        let session = self.session.as_ref().expect("packets come from the session").id;
+        if write.range.is_empty() || write.range.end().0 > self.sectors {
+            self.release(payload);
+            return Err(format!("write of {:?} beyond the device", write.range));
+        }
+        if self.peer_writes.len() >= MAX_PEER_WRITES {
+            self.release(payload);
+            return Err(format!("more than {MAX_PEER_WRITES} writes under way"));
+        }
+        self.status.counters.net_received += u64::from(write.range.count);
+        let epoch = self.peer_epochs.list.back_mut().expect("one epoch is open");
+        epoch.writes += 1;
+        epoch.pending += 1;
+        let number = epoch.number;
+        let key = self.peer_writes.insert(PeerWrite {
+            session,
+            range: write.range,
+            id: write.id,
+            flags: write.flags,
+            payload,
+            epoch: number,
+            lock: None,
+            logged: false,
+            awaits_log: false,
+            submitted: false,
+        });
+        if !self.local_usable() {
+            // Drained: it counts in the epoch, and the writer knows that it is not here.
+            self.fail_peer_write(key);
+            return Ok(());
+        }
+        if write.flags & dp_flags::SEND_RECEIVE_ACK != 0 {
+            let ack = self.ack(write.range, write.id);
+            self.send_meta(Packet::ReceiveAck(ack));
+        }
+        if self.peer_epochs.list.len() > 1 {
+            self.peer_epochs.list.back_mut().expect("one is open").waiting.push(key);
+        } else {
+            self.begin_peer_write(key);
+        }
+        Ok(())
+    }
+
+    pub(super) fn ack(&mut self, range: SectorRange, id: BlockId) -> Ack {
+        Ack { range, id, sequence: self.next_sequence() }
+    }
+
+    fn begin_peer_write(&mut self, key: u64) {
+        let Some(write) = self.peer_writes.get(key) else { return };
+        let (lock, granted) = self.locks.join(write.range, Kind::Peer, key);
+        self.peer_writes.get_mut(key).expect("just seen").lock = Some(lock);
+        if granted {
+            self.peer_write_unlocked(key);
+        }
+    }
+
+    pub(super) fn peer_write_unlocked(&mut self, key: u64) {
+        let Some(write) = self.peer_writes.get(key) else { return };
+        if !self.local_usable() {
+            return self.fail_peer_write(key);
+        }
+        if self.holds_the_only_disk() {
+            // The diskless Primary's disk misses it: this node keeps the log and the bitmap.
+            let range = write.range;
+            self.bitmap.set_range(range.blocks_touched());
+            let at_once = self.log.acquire(range.extents(), LogOwner::Peer(key));
+            let write = self.peer_writes.get_mut(key).expect("just seen");
+            write.logged = at_once;
+            write.awaits_log = !at_once;
+            if !at_once {
+                return;
+            }
+        }
+        self.submit_peer_write(key);
+    }
+
+    fn holds_the_only_disk(&self) -> bool {
+        self.state.peer == Role::Primary && self.state.peer_disk < D::Inconsistent
+    }
+
+    pub(super) fn peer_write_is_logged(&mut self, key: u64) {
+        let Some(write) = self.peer_writes.get_mut(key) else { return };
+        write.logged = true;
+        write.awaits_log = false;
+        let session = write.session;
+        if self.is_session(session) {
+            self.submit_peer_write(key);
+        } else {
+            let _ = self.take_peer_write(key);
+        }
+    }
+
+    fn submit_peer_write(&mut self, key: u64) {
+        let Some(write) = self.peer_writes.get_mut(key) else { return };
+        if write.flags & dp_flags::FLUSH != 0 {
+            write.flags &= !dp_flags::FLUSH;
+            self.disk_op(Purpose::PeerPreflush(key), DiskAction::Flush);
+            return;
+        }
+        write.submitted = true;
+        let (range, flags) = (write.range, write.flags);
+        let fua = flags & dp_flags::FUA != 0;
+        let action = match write.payload {
+            Some(payload) => DiskAction::Write { range, payload, fua },
+            None => DiskAction::Zero { range, may_unmap: flags & dp_flags::DISCARD != 0, fua },
+        };
+        self.disk_op(Purpose::PeerWrite(key), action);
+        self.status.counters.disk_written += u64::from(range.count);
+    }
+
+    pub(super) fn peer_preflush_done(&mut self, key: u64, failure: Option<DiskFailure>) {
+        match failure {
+            None => self.submit_peer_write(key),
+            Some(failure) => {
+                self.local_io_error("flush", &failure);
+                self.fail_disk("a flush failed: what was written before may be lost");
+                self.fail_peer_write(key);
+            }
+        }
+    }
+
+    pub(super) fn peer_write_done(&mut self, key: u64, failure: Option<DiskFailure>) {
+        if let Some(failure) = failure {
+            self.local_io_error("write for the peer", &failure);
+            return self.fail_peer_write(key);
+        }
+        let Some(write) = self.take_peer_write(key) else { return };
+        if !self.is_session(write.session) {
+            return;
+        }
+        let heals = write.flags & dp_flags::MAY_SET_IN_SYNC != 0 && self.in_sync_states();
+        let ack = |engine: &mut Self| engine.ack(write.range, write.id);
+        if heals {
+            self.mark_in_sync(write.range);
+            let ack = ack(self);
+            self.send_meta(Packet::ResyncWriteAck(ack));
+        } else if write.flags & dp_flags::SEND_WRITE_ACK != 0 {
+            let ack = ack(self);
+            self.send_meta(Packet::WriteAck(ack));
+        }
+        self.peer_write_left_epoch(write.epoch, true);
+        if heals {
+            self.target_progressed();
+        }
+    }
+
+    /// Not written here: the writer learns it, and both mark the blocks.
+    pub(super) fn fail_peer_write(&mut self, key: u64) {
+        let Some(write) = self.take_peer_write(key) else { return };
+        self.bitmap.set_range(write.range.blocks_touched());
+        if !self.is_session(write.session) {
+            return;
+        }
+        let ack = self.ack(write.range, write.id);
+        self.send_meta(Packet::NegativeAck(ack));
+        self.peer_write_left_epoch(write.epoch, false);
+    }
+
+    fn take_peer_write(&mut self, key: u64) -> Option<PeerWrite> {
+        let mut write = self.peer_writes.remove(key)?;
+        self.release(write.payload.take());
+        if write.logged {
+            self.log_release(write.range);
+        }
+        if let Some(lock) = write.lock {
+            self.leave_lock(lock);
+        }
+        Some(write)
+    }
+
+    fn peer_write_left_epoch(&mut self, number: u64, written: bool) {
+        let Some(epoch) = self.peer_epochs.list.iter_mut().find(|epoch| epoch.number == number)
+        else {
+            return;
+        };
+        epoch.pending -= 1;
+        epoch.written += u32::from(written);
+        self.finish_peer_epochs();
+    }
+
+    pub(super) fn peer_barrier(&mut self, handle: u32) -> Result<(), String> {
+        if self.peer_epochs.list.len() >= MAX_PEER_EPOCHS {
+            return Err(format!("more than {MAX_PEER_EPOCHS} epochs open"));
+        }
+        let open = self.peer_epochs.list.back_mut().expect("one is open");
+        open.handle = Some(handle);
+        let next = PeerEpoch { number: open.number + 1, ..PeerEpoch::default() };
+        self.peer_epochs.list.push_back(next);
+        self.finish_peer_epochs();
+        Ok(())
+    }
+
+    /// The oldest epoch, once its barrier came and its writes are done: flush, then acknowledge.
+    fn finish_peer_epochs(&mut self) {
+        loop {
+            let front = self.peer_epochs.list.front_mut().expect("one is open");
+            let Some(handle) = front.handle else { return };
+            if front.pending > 0 || front.flushing {
+                return;
+            }
+            if front.written > 0 && self.state.disk < D::Inconsistent {
+                // Written, but the disk went before it was flushed: acknowledged as stable the
+                // writer would forget it. Without an acknowledgement it marks the blocks.
+                let why = "the disk failed before an epoch was stable";
+                return self.drop_session(C::NetworkFailure, why);
+            }
+            if front.written > 0 && self.settings.disk_flushes {
+                front.flushing = true;
+                let epoch = front.number;
+                let session = self.session.as_ref().expect("epochs end with the session").id;
+                self.disk_op(Purpose::PeerEpochFlush { session, epoch }, DiskAction::Flush);
+                return;
+            }
+            self.epoch_is_stable(handle);
+        }
+    }
+
+    fn epoch_is_stable(&mut self, handle: u32) {
+        let front = self.peer_epochs.list.pop_front().expect("its caller saw it");
+        self.send_meta(Packet::BarrierAck { handle, writes: front.writes });
+        let next = self.peer_epochs.list.front_mut().expect("one is open");
+        for key in std::mem::take(&mut next.waiting) {
+            self.begin_peer_write(key);
+        }
+    }
+
+    pub(super) fn peer_epoch_flushed(
+        &mut self,
+        session: SessionId,
+        epoch: u64,
+        failure: Option<DiskFailure>,
+    ) {
+        if let Some(failure) = failure {
+            // Nothing of the epoch is promised; the writer hears it as a lost disk before the
+            // barrier's answer.
+            self.local_io_error("flush for the peer", &failure);
+            self.fail_disk("a flush failed: what was written before may be lost");
+        }
+        if !self.is_session(session) {
+            return;
+        }
+        let front = self.peer_epochs.list.front_mut().expect("one is open");
+        assert!(front.flushing && front.number == epoch, "one epoch is flushed at a time");
+        front.flushing = false;
+        let handle = front.handle.expect("flushed because its barrier came");
+        if self.state.disk <= D::Failed {
+            // An epoch that is not stable must never be acknowledged: the writer would forget it.
+            return self.drop_session(C::NetworkFailure, "an epoch could not be made stable");
+        }
+        self.epoch_is_stable(handle);
+        self.finish_peer_epochs();
+    }
+
+    /// The connection is gone: writes not yet under way are dropped, the others end unanswered.
+    pub(super) fn drop_peer_writes(&mut self) {
+        self.peer_epochs = PeerEpochs::default();
+        for key in self.peer_writes.keys() {
+            let write = self.peer_writes.get(key).expect("listed");
+            if write.submitted {
+                continue;
+            }
+            // Named in a log transaction under way: it ends when that is done.
+            if write.awaits_log && !self.log.forget(LogOwner::Peer(key)) {
+                continue;
+            }
+            let _ = self.take_peer_write(key);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What the operator sees of a resource: states with their reasons, progress, counters.
+
+use twinblk_proto::packet::ReplicationProtocol;
+use twinblk_proto::state::{ConnectionState as C, DiskState as D, State};
+
+use super::Engine;
+use super::effect::ActivityLogUpdate;
+use super::event::{DeviceRecord, Generations};
+
+/// Counters as in /proc/drbd; sizes in sectors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub net_sent: u64,
+    pub net_received: u64,
+    pub disk_written: u64,
+    pub disk_read: u64,
+    pub log_writes: u64,
+    pub bitmap_writes: u64,
+    /// Blocks that resyncs brought in sync.
+    pub resync_blocks: u64,
+}
+
+/// A resync under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    pub total_blocks: u64,
+    pub left_blocks: u64,
+    pub failed_blocks: u64,
+    pub elapsed_us: u64,
+}
+
+/// A snapshot for `status`.
+#[derive(Clone, Debug)]
+pub struct Status {
+    pub state: State,
+    /// Why the state is what it is: the last change that mattered.
+    pub reason: String,
+    /// The next command to try; empty when nothing is wrong.
+    pub hint: String,
+    pub protocol: ReplicationProtocol,
+    pub sectors: u64,
+    pub out_of_sync_blocks: u64,
+    pub progress: Option<Progress>,
+    /// None without a disk.
+    pub generations: Option<Generations>,
+    pub peer_generations: Option<Generations>,
+    /// What the metadata says of this disk; none without a disk.
+    pub record: Option<DeviceRecord>,
+    pub counters: Counters,
+    /// Agreed protocol version and features, while connected.
+    pub agreed: Option<(u32, u32)>,
+    /// Client requests under way.
+    pub requests_open: u64,
+    /// Disk operations under way.
+    pub disk_operations: u64,
+    /// The peer's writes not yet on disk here.
+    pub peer_writes_open: u64,
+    /// Epochs not yet stable on the peer.
+    pub epochs_open: u64,
+    pub log_extents_active: u64,
+}
+
+/// The engine's memory of what to tell, and of work that is held for a moment.
+#[derive(Debug, Default)]
+pub(super) struct Story {
+    pub(super) reason: String,
+    pub(super) hint: String,
+    pub(super) counters: Counters,
+    pub(super) pending_log: Option<ActivityLogUpdate>,
+    pub(super) held_writes: Vec<u64>,
+    pub(super) held_flushes: Vec<u64>,
+    pub(super) held_for_attach: Vec<u64>,
+    /// Generation that this Primary serves without a disk of its own.
+    pub(super) exposed_generation: Option<u64>,
+    /// Opened while a handshake ran.
+    pub(super) held_disk: Option<super::event::AttachedDisk>,
+    pub(super) bitmap_scratch: Option<Vec<u64>>,
+}
+
+impl Story {
+    pub(super) fn changed(&mut self, old: &State, new: &State, reason: &str) {
+        // On the way back to WFConnection and StandAlone the cause stays, not the transit.
+        let transit = matches!(new.connection, C::Unconnected | C::WFConnection)
+            && old.connection < C::WFReportParams
+            && old.connection != C::StandAlone;
+        if !transit {
+            reason.clone_into(&mut self.reason);
+        }
+        if new.connection >= C::Connected {
+            self.hint.clear();
+        }
+    }
+}
+
+/// Four identifiers as DRBD's log prints them.
+pub(super) fn generations_text(generations: &Generations) -> String {
+    let Generations { current, bitmap, history: [h0, h1] } = generations;
+    format!("{current:016X}:{bitmap:016X}:{h0:016X}:{h1:016X}")
+}
+
+impl Engine {
+    pub fn status(&self) -> Status {
+        let connection = self.state.connection;
+        let target = matches!(connection, C::SyncTarget | C::PausedSyncT);
+        let source = matches!(connection, C::SyncSource | C::PausedSyncS);
+        let progress = (target || source).then(|| {
+            let (total_blocks, started, failed_blocks) = if target {
+                (self.target.total_blocks, self.target.started, self.target.failed_blocks)
+            } else {
+                (self.source.total_blocks, self.source.started, 0)
+            };
+            Progress {
+                total_blocks: total_blocks.max(self.bitmap.count()),
+                left_blocks: self.bitmap.count(),
+                failed_blocks,
+                elapsed_us: self.now.0.saturating_sub(started.0),
+            }
+        });
+        let requests = self.writes.iter().count() + self.reads.len() + self.flushes.len();
+        let counters =
+            Counters { bitmap_writes: self.bitmap_writer.writes, ..self.status.counters };
+        Status {
+            state: self.state,
+            reason: self.status.reason.clone(),
+            hint: self.hint(),
+            protocol: self.settings.protocol,
+            sectors: self.sectors,
+            out_of_sync_blocks: self.bitmap.count(),
+            progress,
+            generations: (self.state.disk >= D::Negotiating)
+                .then(|| self.record.wanted().generations),
+            peer_generations: self.peer_generations(),
+            record: (self.state.disk >= D::Negotiating).then(|| self.record.wanted()),
+            counters,
+            agreed: self.session.as_ref().map(|session| (session.version, session.features)),
+            requests_open: (requests + self.frozen.len()) as u64,
+            disk_operations: self.ops.len() as u64,
+            peer_writes_open: self.peer_writes.len() as u64,
+            epochs_open: self.epochs.len() as u64,
+            log_extents_active: self.log.active() as u64,
+        }
+    }
+
+    fn hint(&self) -> String {
+        if !self.status.hint.is_empty() {
+            return self.status.hint.clone();
+        }
+        let s = &self.state;
+        let text = match (s.connection, s.disk) {
+            (C::StandAlone, _) => "twinblk connect RES",
+            (C::WFConnection, D::Inconsistent) => {
+                "bring the peer up, or, if this is the data to keep: twinblk primary --force RES"
+            }
+            (C::WFConnection, _) => "is the peer up? twinblk status RES there",
+            (C::Connected, D::Inconsistent) if s.peer_disk == D::Inconsistent => {
+                "twinblk primary --force RES on the node whose data is to be kept"
+            }
+            (_, D::Diskless) => "twinblk attach RES",
+            _ => "",
+        };
+        text.to_owned()
+    }
+}

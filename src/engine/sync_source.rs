@@ -1,0 +1,72 @@
+//! This node is the source of a resync (session.md 4): it answers the target's requests, clears bits
+//! as the target confirms, and ends when the target says that it is UpToDate.
+
+use twinblk_proto::packet::Packet;
+use twinblk_proto::state::{ConnectionState as C, DiskState as D};
+use twinblk_proto::units::SectorRange;
+
+use super::Engine;
+use super::effect::NoteLevel;
+use super::event::{SessionId, Time};
+use super::record::{AfterBitmap, AfterRecord};
+
+#[derive(Debug, Default)]
+pub(super) struct Source {
+    pub(super) total_blocks: u64,
+    pub(super) started: Time,
+    /// The target has been told the sync identifier.
+    identifier_sent: bool,
+}
+
+impl Engine {
+    pub(super) fn begin_as_source(&mut self) {
+        let random = self.random();
+        let mut uuid = 0;
+        self.record.edit(|record| uuid = record.generations.begin_as_source(random));
+        self.source =
+            Source { total_blocks: self.bitmap.count(), started: self.now, identifier_sent: false };
+        let text = format!("began resync as SyncSource, {} blocks differ", self.bitmap.count());
+        self.change(text, |s| {
+            s.connection = C::SyncSource;
+            s.peer_disk = D::Inconsistent;
+        });
+        let Some(session) = &self.session else { return };
+        let session = session.id;
+        self.after_record(AfterRecord::SendSyncUuid { session, uuid });
+    }
+
+    pub(super) fn send_sync_uuid(&mut self, session: SessionId, uuid: u64) {
+        if self.is_session(session) {
+            self.source.identifier_sent = true;
+            self.send_data(Packet::SyncUuid(uuid), None);
+        }
+    }
+
+    /// The target wrote the range.
+    pub(super) fn target_wrote(&mut self, range: SectorRange) {
+        let cleared = self.bitmap.clear_range(range.blocks_covered(self.sectors));
+        self.status.counters.resync_blocks += cleared;
+    }
+
+    /// The target is UpToDate.
+    pub(super) fn finish_as_source(&mut self) {
+        self.record.edit(|record| record.generations.clear_bitmap());
+        self.write_all_pages(AfterBitmap::Nothing);
+        self.note(NoteLevel::Info, "resync done: the peer is UpToDate");
+        self.change("resync done", |s| {
+            s.connection = C::Connected;
+            s.peer_disk = D::UpToDate;
+        });
+    }
+
+    /// The connection ends while this node is source. With every block confirmed the target may
+    /// have finished without this node hearing of it: the identifiers must say so, or what is
+    /// written here from now on would carry the generation that the target shares (I8).
+    pub(super) fn source_lost_target(&mut self) {
+        let source = matches!(self.state.connection, C::SyncSource | C::PausedSyncS);
+        if source && self.bitmap.count() == 0 && self.source.identifier_sent {
+            self.record.edit(|record| record.generations.clear_bitmap());
+        }
+        self.source.identifier_sent = false;
+    }
+}

@@ -1,0 +1,1 @@
+//! Tests of the engine that need no second node: see also tests/sim.

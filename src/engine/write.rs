@@ -1,0 +1,420 @@
+//! A client's write on its way (DESIGN section 3):
+//!
+//! ```text
+//!   lock --> activity log --> packet to the peer + local write --> answer --> epoch stable --> gone
+//! ```
+//!
+//! It is answered once, when the local disk and the protocol's condition are met and no new
+//! generation waits to become durable. It is forgotten when the peer has it on stable storage, or
+//! its blocks are marked out of sync.
+
+use twinblk_proto::packet::{BlockId, Packet, ReplicationProtocol, Write, dp_flags};
+use twinblk_proto::state::{ConnectionState as C, DiskState as D};
+use twinblk_proto::units::SectorRange;
+
+use super::effect::{ClientError, DiskAction, Effect};
+use super::event::{ClientOperation, DiskFailure, PayloadId, RequestId, Time};
+use super::limits::{MAX_REQUEST_SECTORS, MAX_ZERO_SECTORS};
+use super::range_lock::Kind;
+use super::{Engine, LogOwner, Purpose};
+
+/// What is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    Data(PayloadId),
+    Zeroes { may_unmap: bool },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Local {
+    /// No local disk when it started.
+    None,
+    UnderWay,
+    Done,
+    Failed,
+}
+
+/// How far the peer is; ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Remote {
+    /// Not sent: the peer is not there, or not fit.
+    None,
+    /// The connection went away, or the peer could not write: its blocks are out of sync.
+    Missed,
+    Sent,
+    Received,
+    Written,
+    /// Its epoch is on the peer's stable storage.
+    Stable,
+}
+
+#[derive(Debug)]
+pub(super) struct ClientWrite {
+    request: RequestId,
+    range: SectorRange,
+    content: Content,
+    fua: bool,
+    lock: Option<u64>,
+    logged: bool,
+    started: bool,
+    local: Local,
+    remote: Remote,
+    needs: Remote,
+    answered: bool,
+    since: Time,
+}
+
+impl Engine {
+    pub(super) fn client_write(
+        &mut self,
+        request: RequestId,
+        range: SectorRange,
+        content: Content,
+        fua: bool,
+    ) {
+        let limit = match content {
+            Content::Data(_) => MAX_REQUEST_SECTORS,
+            Content::Zeroes { .. } => MAX_ZERO_SECTORS,
+        };
+        assert!(
+            range.count > 0 && range.count <= limit && range.end().0 <= self.sectors,
+            "write of {range:?} on a device of {} sectors",
+            self.sectors
+        );
+        let write = ClientWrite {
+            request,
+            range,
+            content,
+            fua,
+            lock: None,
+            logged: false,
+            started: false,
+            local: Local::None,
+            remote: Remote::None,
+            needs: Remote::Sent,
+            answered: false,
+            since: self.now,
+        };
+        let key = self.writes.insert(write);
+        let (lock, granted) = self.locks.join(range, Kind::Client, key);
+        self.writes.get_mut(key).expect("just inserted").lock = Some(lock);
+        if granted {
+            self.start_write(key);
+        }
+    }
+
+    /// Nothing older overlaps any more.
+    pub(super) fn start_write(&mut self, key: u64) {
+        let Some(write) = self.writes.get(key) else { return };
+        let extents = write.range.extents();
+        if self.state.disk == D::Negotiating {
+            // Neither the peer nor the disk being attached would remember what it misses now: a
+            // round trip later both do.
+            self.status.held_for_attach.push(key);
+        } else if self.local_usable() {
+            if self.log.acquire(extents, LogOwner::Client(key)) {
+                self.write_is_logged(key);
+            }
+        } else {
+            self.submit_write(key);
+        }
+    }
+
+    pub(super) fn write_is_logged(&mut self, key: u64) {
+        if let Some(write) = self.writes.get_mut(key) {
+            write.logged = true;
+            self.submit_write(key);
+        }
+    }
+
+    /// The disk failed while the write waited for the log.
+    pub(super) fn log_gone_for_write(&mut self, key: u64) {
+        if self.writes.get(key).is_some_and(|write| !write.started) {
+            self.submit_write(key);
+        }
+    }
+
+    /// Whether writes go to the peer now (session.md 4.3).
+    pub(super) fn mirrors(&self) -> bool {
+        let s = &self.state;
+        self.session.is_some()
+            && s.connection >= C::Connected
+            && (s.peer_disk == D::UpToDate
+                || s.peer_disk >= D::Inconsistent
+                    && s.connection >= C::WFBitMapT
+                    && s.connection < C::Ahead)
+    }
+
+    fn submit_write(&mut self, key: u64) {
+        let local = self.local_usable();
+        let mirrored = self.mirrors();
+        let Some(write) = self.writes.get_mut(key) else { return };
+        write.started = true;
+        let (range, content, fua) = (write.range, write.content, write.fua);
+        if !local && !mirrored {
+            return self.write_has_no_data(key);
+        }
+        if mirrored {
+            self.send_write(key, range, content, fua, local);
+        }
+        if !mirrored {
+            // The peer misses it: set before the write is under way, so that a bitmap sent from
+            // now on has it.
+            self.bitmap.set_range(range.blocks_touched());
+            if self.session.is_some() && matches!(self.state.connection, C::WFBitMapS | C::Ahead) {
+                self.send_data(Packet::OutOfSync(range), None);
+            }
+        }
+        if local {
+            self.writes.get_mut(key).expect("checked above").local = Local::UnderWay;
+            let action = match content {
+                Content::Data(payload) => DiskAction::Write { range, payload, fua },
+                Content::Zeroes { may_unmap } => DiskAction::Zero { range, may_unmap, fua },
+            };
+            self.disk_op(Purpose::ClientWrite(key), action);
+            self.status.counters.disk_written += u64::from(range.count);
+        }
+        self.advance_write(key);
+    }
+
+    fn send_write(
+        &mut self,
+        key: u64,
+        range: SectorRange,
+        content: Content,
+        fua: bool,
+        local: bool,
+    ) {
+        let protocol = if local { self.settings.protocol } else { ReplicationProtocol::C };
+        let (mut flags, needs) = match protocol {
+            ReplicationProtocol::A => (0, Remote::Sent),
+            ReplicationProtocol::B => (dp_flags::SEND_RECEIVE_ACK, Remote::Received),
+            ReplicationProtocol::C => (dp_flags::SEND_WRITE_ACK, Remote::Written),
+        };
+        if self.in_sync_states() {
+            flags |= dp_flags::MAY_SET_IN_SYNC | dp_flags::SEND_WRITE_ACK;
+        }
+        if fua {
+            flags |= dp_flags::FUA | dp_flags::RW_SYNC;
+        }
+        // Within an epoch the peer may reorder. Under C an overlapping write is on the peer's disk
+        // before the next one is sent; under A and B it may not be, so the epoch ends between them.
+        if protocol != ReplicationProtocol::C {
+            self.separate_overlapping(range);
+        }
+        self.enter_epoch(key);
+        let sequence = self.next_sequence();
+        let id = BlockId(key);
+        let (packet, payload) = match content {
+            Content::Data(payload) => {
+                (Packet::Data(Write { range, id, sequence, flags }), Some(payload))
+            }
+            Content::Zeroes { may_unmap } => {
+                flags |= dp_flags::ZEROES;
+                if may_unmap {
+                    flags |= dp_flags::DISCARD;
+                }
+                (Packet::Zeroes(Write { range, id, sequence, flags }), None)
+            }
+        };
+        self.send_data(packet, payload);
+        self.status.counters.net_sent += u64::from(range.count);
+        let write = self.writes.get_mut(key).expect("its caller holds it");
+        write.remote = Remote::Sent;
+        write.needs = needs;
+    }
+
+    /// From SyncSource to PausedSyncT: a mirrored write also heals its blocks.
+    pub(super) fn in_sync_states(&self) -> bool {
+        matches!(
+            self.state.connection,
+            C::SyncSource | C::SyncTarget | C::PausedSyncS | C::PausedSyncT
+        )
+    }
+
+    /// Neither disk is there: freeze or fail (on-no-data-accessible).
+    fn write_has_no_data(&mut self, key: u64) {
+        let Some(write) = self.writes.remove(key) else { return };
+        let operation = match write.content {
+            Content::Data(payload) => {
+                ClientOperation::Write { range: write.range, payload, fua: write.fua }
+            }
+            Content::Zeroes { may_unmap } => {
+                ClientOperation::Zero { range: write.range, may_unmap, fua: write.fua }
+            }
+        };
+        if write.logged {
+            self.log_release(write.range);
+        }
+        if let Some(lock) = write.lock {
+            self.leave_lock(lock);
+        }
+        if write.answered {
+            return;
+        }
+        if self.state.suspended_no_data {
+            self.frozen.push((write.request, operation));
+        } else {
+            self.release_content(write.content);
+            self.reply_client(write.request, Err(ClientError::Io));
+        }
+    }
+
+    fn release_content(&mut self, content: Content) {
+        if let Content::Data(payload) = content {
+            self.release(Some(payload));
+        }
+    }
+
+    pub(super) fn log_release(&mut self, range: SectorRange) {
+        self.log.release(range.extents());
+    }
+
+    pub(super) fn client_write_done(&mut self, key: u64, failure: Option<DiskFailure>) {
+        let Some(write) = self.writes.get_mut(key) else { return };
+        let range = write.range;
+        write.local = if failure.is_some() { Local::Failed } else { Local::Done };
+        if let Some(failure) = failure {
+            // Only the peer has it, if anybody.
+            self.bitmap.set_range(range.blocks_touched());
+            self.local_io_error("write", &failure);
+        }
+        self.advance_write(key);
+    }
+
+    /// The peer's word on a write: received, written, or not.
+    pub(super) fn write_acked(&mut self, key: u64, range: SectorRange, remote: Remote) -> bool {
+        let Some(write) = self.writes.get_mut(key) else { return false };
+        if write.range != range || write.remote == Remote::None {
+            return false;
+        }
+        match remote {
+            Remote::Missed => {
+                write.remote = Remote::Missed;
+                self.bitmap.set_range(range.blocks_touched());
+            }
+            _ if write.remote == Remote::Missed => {}
+            _ => write.remote = write.remote.max(remote),
+        }
+        self.advance_write(key);
+        true
+    }
+
+    /// The write's epoch is stable on the peer.
+    pub(super) fn write_is_stable(&mut self, key: u64) {
+        let Some(write) = self.writes.get_mut(key) else { return };
+        // Without a data packet lost in between, a stable epoch means that the write was done,
+        // unless the peer said that it failed.
+        if write.remote != Remote::Missed {
+            write.remote = Remote::Stable;
+        } else {
+            write.remote = Remote::None;
+        }
+        self.advance_write(key);
+    }
+
+    /// The connection is gone: what was not stable on the peer is out of sync (DESIGN 3).
+    pub(super) fn forget_mirrored(&mut self, keys: Vec<u64>) {
+        for &key in &keys {
+            let Some(write) = self.writes.get_mut(key) else { continue };
+            write.remote = Remote::None;
+            let range = write.range;
+            self.bitmap.set_range(range.blocks_touched());
+        }
+        for key in keys {
+            let Some(write) = self.writes.get(key) else { continue };
+            if write.local == Local::None && !write.answered {
+                // Only the peer could have it: nobody knows whether it does.
+                self.write_has_no_data(key);
+            } else {
+                self.advance_write(key);
+            }
+        }
+    }
+
+    pub(super) fn advance_write(&mut self, key: u64) {
+        let gate_closed = self.record.gate_is_closed();
+        let Some(write) = self.writes.get_mut(key) else { return };
+        if !write.started || write.local == Local::UnderWay {
+            return;
+        }
+        if !write.answered {
+            let local_good = write.local == Local::Done;
+            let remote_open =
+                matches!(write.remote, Remote::Sent | Remote::Received | Remote::Written);
+            // Without a good local copy the peer's must be certain, whatever the protocol.
+            let needs = if local_good { write.needs } else { Remote::Written };
+            if remote_open && write.remote < needs {
+                return;
+            }
+            if gate_closed {
+                return self.status.held_writes.push(key);
+            }
+            let remote_good = write.remote >= needs;
+            write.answered = true;
+            let (request, content) = (write.request, write.content);
+            let lock = write.lock.take();
+            let result = if local_good || remote_good { Ok(None) } else { Err(ClientError::Io) };
+            self.release_content(content);
+            self.reply_client(request, result);
+            if let Some(lock) = lock {
+                self.leave_lock(lock);
+            }
+        }
+        let Some(write) = self.writes.get(key) else { return };
+        if matches!(write.remote, Remote::None | Remote::Stable) {
+            let write = self.writes.remove(key).expect("just seen");
+            if write.logged {
+                self.log_release(write.range);
+            }
+        }
+    }
+
+    /// The new generation is durable: answers held back go out (I10).
+    pub(super) fn gate_opened(&mut self) {
+        for key in std::mem::take(&mut self.status.held_writes) {
+            self.advance_write(key);
+        }
+        for key in std::mem::take(&mut self.status.held_flushes) {
+            self.advance_flush(key);
+        }
+    }
+
+    /// The activity log is gone with its disk; its references with it.
+    pub(super) fn forget_log_references(&mut self) {
+        for key in self.writes.keys() {
+            self.writes.get_mut(key).expect("listed").logged = false;
+        }
+        for key in self.peer_writes.keys() {
+            self.peer_writes.get_mut(key).expect("listed").logged = false;
+        }
+    }
+
+    /// Start of the oldest write that the peer has not confirmed as its protocol demands.
+    pub(super) fn oldest_unconfirmed_write(&self) -> Option<Time> {
+        self.writes
+            .iter()
+            .filter(|(_, write)| {
+                matches!(write.remote, Remote::Sent | Remote::Received)
+                    && write.remote < write.needs
+            })
+            .map(|(_, write)| write.since)
+            .min()
+    }
+
+    pub(super) fn writes_open(&self) -> bool {
+        self.writes.iter().any(|(_, write)| !write.answered)
+    }
+}
+
+impl super::Engine {
+    /// Announces clients' writes that were held or frozen as failed: the node stops being Primary.
+    pub(super) fn fail_frozen(&mut self) {
+        for (request, operation) in std::mem::take(&mut self.frozen) {
+            if let ClientOperation::Write { payload, .. } = operation {
+                self.release(Some(payload));
+            }
+            self.emit(Effect::ReplyClient { request, result: Err(ClientError::NotPrimary) });
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Healing, and what may come in its way.
+
+use twinblk::engine::effect::Effect;
+use twinblk::engine::event::Verb;
+use twinblk_proto::packet::Packet;
+use twinblk_proto::state::{ConnectionState, DiskState};
+use twinblk_proto::units::BLOCK_SECTORS;
+
+use super::crashes::degrade_and_write;
+use super::stage::{CONNECT, PRIMARY, Stage};
+use crate::requests::Wish;
+use crate::subject::Subject;
+
+/// I3: half a resync is no data.
+pub fn resync_target_refuses_promote<E: Subject>() {
+    let mut stage = Stage::<E>::pair();
+    degrade_and_write(&mut stage, 64);
+    stage.until("target", |stage| stage.connection(1) == ConnectionState::SyncTarget);
+    assert_eq!(stage.disk(1), DiskState::Inconsistent);
+    stage.power_loss(0);
+    stage.until("the source is gone", |stage| stage.connection(1) < ConnectionState::Connected);
+    let refusal = stage.ask(1, PRIMARY).expect_err("Inconsistent");
+    assert_eq!(refusal.code, -2, "need access to UpToDate data: {refusal:?}");
+    stage.restart(0);
+    stage.heals();
+}
+
+/// I7 with the caches gone: at every moment of a resync, a block whose new data is not stable on
+/// the target is still marked in durable metadata.
+pub fn bitmap_bit_cleared_only_after_target_durable<E: Subject>() {
+    let mut stage = Stage::<E>::pair();
+    degrade_and_write(&mut stage, 64);
+    stage.until("in sync", |stage| {
+        let [source, target] = &stage.world.nodes;
+        for index in 0..64 {
+            let sector = index * 64;
+            let block = sector / BLOCK_SECTORS;
+            let marked = source.metadata.covers(block) || target.metadata.covers(block);
+            let stable = target.medium.stable(sector) == source.medium.view(sector);
+            assert!(marked || stable, "block {block} would be lost by a power loss of the target");
+        }
+        stage.is_in_sync()
+    });
+    stage.rest(5_000);
+    stage.power_loss(1);
+    stage.world.check_coverage();
+    stage.restart(1);
+    stage.heals();
+}
+
+/// The client overwrites blocks while they are being resynced: the newer data wins on both.
+pub fn write_during_resync_same_block<E: Subject>() {
+    let mut stage = Stage::<E>::pair();
+    degrade_and_write(&mut stage, 64);
+    stage.until("source", |stage| stage.connection(0) == ConnectionState::SyncSource);
+    let mut requests = Vec::new();
+    for index in 0..64 {
+        let place = index * 64;
+        requests.push(stage.begin(0, super::stage::write(place, 8)));
+        requests.push(stage.begin(0, super::stage::write(place + 3, 2)));
+    }
+    for request in requests {
+        stage.answer(request);
+    }
+    stage.heals();
+}
+
+/// After an interruption only the rest is copied.
+pub fn resync_interrupted_resumes_without_full_sync<E: Subject>() {
+    let mut stage = Stage::<E>::pair();
+    degrade_and_write(&mut stage, 200);
+    stage.until_before(1, |effect| {
+        matches!(effect, Effect::SendMeta { packet: Packet::ResyncWriteAck(_), .. })
+    });
+    stage.world.crash(1, crate::node::Crash::Kill);
+    stage.restart(1);
+    stage.heals();
+    let moved = stage.blocks_moved(0).max(stage.blocks_moved(1));
+    assert!(moved <= 400, "{moved} blocks were copied for 200 that differed");
+}
+
+/// Data of a session that is over never reaches the disk.
+pub fn stale_session_data_ignored<E: Subject>() {
+    let mut stage = Stage::<E>::pair();
+    stage.write(0, 80, 8);
+    let number = stage.world.nodes[1].session.expect("connected");
+    let old = stage.world.link.sessions[&number].ends[1].id;
+    stage.world.break_session(number);
+    stage.until("a new session", |stage| {
+        stage.world.nodes[1].session.is_some_and(|session| session != number) && stage.is_in_sync()
+    });
+    let before = stage.world.nodes[1].medium.view(80);
+    let payload = stage.world.nodes[1].slab.insert(vec![crate::stamp::stamp(77, 80)].into());
+    let range = twinblk_proto::units::SectorRange::new(80, 1);
+    let id = twinblk_proto::packet::BlockId(1);
+    let write = twinblk_proto::packet::Write { range, id, sequence: 1, flags: 0 };
+    let packet = Packet::Data(write);
+    stage.world.input(
+        1,
+        twinblk::engine::event::Event::PacketReceived {
+            session: old,
+            packet,
+            payload: Some(payload),
+        },
+    );
+    stage.rest(1_000);
+    assert_eq!(stage.world.nodes[1].medium.view(80), before);
+    stage.heals();
+}
+
+/// A failed flush is an I/O error, never retried as if it had worked.
+pub fn flush_eio_detaches<E: Subject>() {
+    for node in [0, 1] {
+        let mut stage = Stage::<E>::pair();
+        stage.write(0, 0, 8);
+        stage.world.faults.fail_disk(node, 1);
+        let flush = stage.begin(0, Wish::Flush);
+        stage.until("the disk is thrown out", |stage| stage.disk(node) == DiskState::Diskless);
+        stage.answer(flush);
+        stage.write(0, 0, 8);
+        stage.must(node, Verb::Attach);
+        stage.heals();
+    }
+}
+
+/// A Primary without a disk is served by its peer, and gets its disk back in sync.
+pub fn diskless_primary_is_served_by_its_peer<E: Subject>() {
+    let mut stage = Stage::<E>::pair();
+    stage.write(0, 0, 8);
+    stage.must(0, Verb::Detach { force: false });
+    stage.write(0, 4, 8);
+    stage.write(0, 100, 3);
+    stage.does(0, Wish::Flush);
+    assert_eq!(crate::stamp::write_number(stage.read(0, 0, 12)[4]), 2);
+    stage.must(0, Verb::Attach);
+    stage.heals();
+    assert_eq!(crate::stamp::write_number(stage.world.nodes[0].medium.view(4)), 2);
+}
+
+/// Ordinary disconnect, writes, connect: only what changed is copied.
+pub fn reconnect_copies_what_changed<E: Subject>() {
+    let mut stage = Stage::<E>::pair();
+    stage.must(1, Verb::Disconnect { force: false });
+    for index in 0..10 {
+        stage.write(0, index * 800, 8);
+    }
+    stage.must(1, CONNECT);
+    stage.heals();
+    let moved = stage.blocks_moved(0).max(stage.blocks_moved(1));
+    assert!((10..=20).contains(&moved), "{moved} blocks for 10 that differed");
+}
+
+/// The log's slots are few and the extents many: evicted extents are no longer hot, and a crash
+/// resyncs only what is.
+pub fn a_small_activity_log_bounds_the_resync<E: Subject>() {
+    let mut swarm = crate::swarm::Swarm::quiet(twinblk_proto::packet::ReplicationProtocol::C);
+    swarm.settings.al_extents = 7;
+    swarm.device_sectors = 30 * twinblk_proto::units::EXTENT_SECTORS;
+    let mut stage = Stage::<E>::pair_of(swarm);
+    for extent in 0..30 {
+        stage.write(0, extent * twinblk_proto::units::EXTENT_SECTORS, 8);
+    }
+    stage.power_loss(0);
+    stage.world.check_coverage();
+    stage.restart(0);
+    stage.heals();
+    let moved = stage.blocks_moved(0).max(stage.blocks_moved(1));
+    // Seven extents, and as many again that were replaced in the last transactions.
+    assert!(moved <= 14 * 1024, "{moved} blocks");
+}

@@ -1,0 +1,150 @@
+//! Many seeds. Environment:
+//!
+//! | variable | meaning |
+//! | --- | --- |
+//! | `TWINBLK_SEED` | run this seed only |
+//! | `TWINBLK_SIM_SEEDS` | how many fresh seeds |
+//! | `TWINBLK_SIM_START` | the first of them |
+//! | `TWINBLK_SIM_TRACE` | file for the trace of a failing seed |
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::recorder::{Detail, Statistics};
+use crate::run::{Outcome, run, run_sabotaged};
+use crate::sabotage::Sabotage;
+use crate::subject::Subject;
+use crate::swarm::Swarm;
+
+/// Seeds that failed once, with what they found.
+const REGRESSIONS: &[u64] = &[];
+/// Fresh seeds of an ordinary test run.
+const FRESH: u64 = 300;
+/// Where fresh seeds begin unless told otherwise; regressions are found anywhere.
+const FIRST_FRESH: u64 = 1_000_000;
+/// Runs that a planted bug may take to be found.
+const SEEDS_PER_BUG: u64 = 400;
+/// The cores of the machine that gates changes.
+const THREADS: usize = 2;
+
+fn variable(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+/// Runs a seed; a panic of the engine counts as a failure of it.
+fn outcome_of<E: Subject>(seed: u64, detail: Detail, trace: bool) -> Result<Outcome, String> {
+    let attempt = AssertUnwindSafe(|| run::<E>(seed, Swarm::drawn(seed), detail, trace));
+    match catch_unwind(attempt) {
+        Ok(outcome) => match &outcome.violation {
+            None => Ok(outcome),
+            Some(violation) => {
+                write_trace(&outcome.trace);
+                Err(violation.to_string())
+            }
+        },
+        Err(_) => Err("the engine panicked".to_owned()),
+    }
+}
+
+fn write_trace(lines: &[String]) {
+    if let Ok(path) = std::env::var("TWINBLK_SIM_TRACE")
+        && !lines.is_empty()
+    {
+        match std::fs::write(&path, lines.join("\n")) {
+            Ok(()) => println!("trace: {path}"),
+            Err(error) => println!("no trace: {path}: {error}"),
+        }
+    }
+}
+
+fn reproduction(seed: u64, why: &str) -> String {
+    format!(
+        "seed {seed}: {why}\n  reproduce: TWINBLK_SEED={seed} TWINBLK_SIM_TRACE=trace.txt cargo \
+         test --test sim seeds"
+    )
+}
+
+/// All seeds of this run hold every invariant.
+pub fn seeds_hold_every_invariant<E: Subject>() {
+    if let Some(seed) = variable("TWINBLK_SEED") {
+        let trace = std::env::var("TWINBLK_SIM_TRACE").is_ok();
+        match outcome_of::<E>(seed, Detail::Outline, trace) {
+            Ok(outcome) => println!("seed {seed} passes: {}", outcome.statistics),
+            Err(why) => panic!("{}", reproduction(seed, &why)),
+        }
+        return;
+    }
+    let first = variable("TWINBLK_SIM_START").unwrap_or(FIRST_FRESH);
+    let count = variable("TWINBLK_SIM_SEEDS").unwrap_or(FRESH);
+    let mut seeds = REGRESSIONS.to_vec();
+    seeds.extend(first..first + count);
+    let next = AtomicU64::new(0);
+    let total = Mutex::new((Statistics::default(), Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                    let outcome = outcome_of::<E>(*seed, Detail::Outline, false);
+                    let mut total = total.lock().unwrap_or_else(|poison| poison.into_inner());
+                    match outcome {
+                        Ok(outcome) => total.0.add(&outcome.statistics),
+                        Err(why) => total.1.push(reproduction(*seed, &why)),
+                    }
+                    if total.1.len() >= 10 {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    let (statistics, failures) = total.into_inner().unwrap_or_else(|poison| poison.into_inner());
+    println!("{statistics}");
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// The same seed twice: the same events, the same effects, at the same times.
+pub fn seeds_are_deterministic<E: Subject>() {
+    for seed in FIRST_FRESH..FIRST_FRESH + 8 {
+        let [once, again] =
+            [(); 2].map(|()| run::<E>(seed, Swarm::drawn(seed), Detail::Everything, false).hash);
+        assert_eq!(once, again, "seed {seed}");
+    }
+}
+
+/// The evidence that the simulator is worth its name: each planted bug is found.
+pub fn planted_bugs_are_found<E: Subject>() {
+    let next = AtomicU64::new(0);
+    let missed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while let Some(sabotage) =
+                    Sabotage::ALL.get(next.fetch_add(1, Ordering::Relaxed) as usize)
+                {
+                    match find::<E>(*sabotage) {
+                        Some((seed, why)) => println!("{sabotage:?}: seed {seed}: {why}"),
+                        None => missed
+                            .lock()
+                            .unwrap_or_else(|poison| poison.into_inner())
+                            .push(*sabotage),
+                    }
+                }
+            });
+        }
+    });
+    let missed = missed.into_inner().unwrap_or_else(|poison| poison.into_inner());
+    assert!(missed.is_empty(), "not found within {SEEDS_PER_BUG} seeds each: {missed:?}");
+}
+
+fn find<E: Subject>(sabotage: Sabotage) -> Option<(u64, String)> {
+    (0..SEEDS_PER_BUG).find_map(|seed| {
+        let run =
+            || run_sabotaged::<E>(seed, Swarm::drawn(seed), Some(sabotage), Detail::Outline, false);
+        match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(outcome) => outcome.violation.map(|violation| (seed, violation.to_string())),
+            Err(_) => Some((seed, "the engine's own assertion".to_owned())),
+        }
+    })
+}

@@ -1,0 +1,248 @@
+//! What a run is like: every seed draws its own mixture of workload and faults, many of them absent
+//! (swarm testing). Rates are per million of a fault tick.
+
+use twinblk::engine::event::Settings;
+use twinblk_proto::packet::ReplicationProtocol;
+use twinblk_proto::units::EXTENT_SECTORS;
+
+use crate::link::Quality;
+use crate::random::{Random, Stream};
+
+/// Who may promote what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promotion {
+    /// A node is promoted only when no other can be Primary and its data is the newest.
+    Fenced,
+    /// Whoever seems right to one side: split brain happens.
+    Unfenced,
+}
+
+/// How both disks begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// As after "new-current-uuid --clear-bitmap": in sync, all zeroes.
+    InSync,
+    /// Just created with whatever was on them: one must be forced Primary.
+    Created,
+}
+
+#[derive(Clone, Debug)]
+pub struct Rates {
+    pub kill: u32,
+    pub power_loss: u32,
+    pub power_loss_of_both: u32,
+    pub pause: u32,
+    pub cut: u32,
+    pub cut_one_way: u32,
+    pub cut_one_socket: u32,
+    pub socket_dies: u32,
+    pub disk_error: u32,
+    pub command: u32,
+    pub switchover: u32,
+}
+
+impl Rates {
+    pub const NONE: Self = Self {
+        kill: 0,
+        power_loss: 0,
+        power_loss_of_both: 0,
+        pause: 0,
+        cut: 0,
+        cut_one_way: 0,
+        cut_one_socket: 0,
+        socket_dies: 0,
+        disk_error: 0,
+        command: 0,
+        switchover: 0,
+    };
+}
+
+#[derive(Clone, Debug)]
+pub struct DiskQuality {
+    pub latency_us: u64,
+    pub jitter_us: u64,
+    pub outlier_us: u64,
+    pub outlier_per_million: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct Workload {
+    pub clients: usize,
+    /// Requests that a client keeps in flight.
+    pub depth: u64,
+    /// Requests of the whole run.
+    pub requests: u64,
+    /// Mean time between the requests of a client, which come in bursts.
+    pub think_us: u64,
+    pub read_percent: u32,
+    pub zero_percent: u32,
+    pub flush_percent: u32,
+    pub fua_percent: u32,
+    pub unaligned_percent: u32,
+    pub largest_sectors: u64,
+    /// Places that requests gather around, so that they overlap.
+    pub hot_places: u64,
+    pub hot_sectors: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Swarm {
+    pub settings: Settings,
+    pub device_sectors: u64,
+    pub beginning: Beginning,
+    pub promotion: Promotion,
+    /// Effects are performed at the end of a batch of events instead of after each.
+    pub batched: bool,
+    pub disk: DiskQuality,
+    pub link: Quality,
+    pub workload: Workload,
+    pub rates: Rates,
+    /// Length of the phase with faults.
+    pub faults_ms: u64,
+    /// Actors of the world act by themselves; off in scenarios.
+    pub actors: bool,
+    /// Longest that healing may take after the faults.
+    pub healing_ms: u64,
+}
+
+/// The bound of I11: a ping interval, a few timeouts, a full sync at the slowest link, with slack.
+const HEALING_MS: u64 = 600_000;
+
+impl Swarm {
+    /// A quiet world: quick disks, quick link, no actors.
+    pub fn quiet(protocol: ReplicationProtocol) -> Self {
+        Self {
+            settings: settings(protocol, 1237),
+            device_sectors: 4 * EXTENT_SECTORS,
+            beginning: Beginning::InSync,
+            promotion: Promotion::Fenced,
+            batched: false,
+            disk: DiskQuality {
+                latency_us: 50,
+                jitter_us: 100,
+                outlier_us: 0,
+                outlier_per_million: 0,
+            },
+            link: Quality {
+                latency_us: 100,
+                jitter_us: 50,
+                bytes_per_ms: 100_000,
+                outlier_us: 0,
+                outlier_per_million: 0,
+            },
+            workload: Workload {
+                clients: 1,
+                depth: 4,
+                requests: 200,
+                think_us: 500,
+                read_percent: 40,
+                zero_percent: 5,
+                flush_percent: 5,
+                fua_percent: 3,
+                unaligned_percent: 20,
+                largest_sectors: 64,
+                hot_places: 4,
+                hot_sectors: 256,
+            },
+            rates: Rates::NONE,
+            faults_ms: 0,
+            actors: false,
+            healing_ms: HEALING_MS,
+        }
+    }
+
+    /// The mixture of a seed.
+    pub fn drawn(seed: u64) -> Self {
+        let mut random = Random::new(seed, Stream::Options, 0);
+        let protocol = *random.pick(&[
+            ReplicationProtocol::A,
+            ReplicationProtocol::B,
+            ReplicationProtocol::C,
+            ReplicationProtocol::C,
+            ReplicationProtocol::C,
+        ]);
+        let al_extents = *random.pick(&[7, 7, 16, 67, 1237]);
+        let mut settings = settings(protocol, al_extents);
+        settings.use_rle = random.percent(70);
+        settings.max_epoch_size = *random.pick(&[20, 2048]);
+        settings.max_buffers = *random.pick(&[32, 2048]);
+        let slow_link = random.percent(30);
+        let slow_disk = random.percent(30);
+        let mut rate = |percent: u32, high: u64| -> u32 {
+            if random.percent(percent) { random.skewed(3_000, high) as u32 } else { 0 }
+        };
+        let rates = Rates {
+            kill: rate(40, 60_000),
+            power_loss: rate(50, 60_000),
+            power_loss_of_both: rate(20, 20_000),
+            pause: rate(25, 40_000),
+            cut: rate(40, 60_000),
+            cut_one_way: rate(25, 40_000),
+            cut_one_socket: rate(20, 40_000),
+            socket_dies: rate(30, 60_000),
+            disk_error: rate(25, 40_000),
+            command: rate(40, 80_000),
+            switchover: rate(40, 60_000),
+        };
+        let faults_ms = random.between(5_000, 60_000);
+        let clients = random.between(1, 3);
+        let requests = random.between(300, 2000);
+        // The work fills the time of the faults more or less: sometimes it ends early.
+        let evenly_us = faults_ms * 1000 * clients / requests;
+        let think_us = random.between(evenly_us / 4, evenly_us * 5 / 4);
+        let extents = *random.pick(&[1, 2, 3, 9, 12]);
+        // An odd end now and then: the last block of the device is short.
+        let odd = if random.percent(20) { random.below(EXTENT_SECTORS / 2) } else { 0 };
+        Self {
+            settings,
+            device_sectors: extents * EXTENT_SECTORS - odd,
+            beginning: if random.percent(20) { Beginning::Created } else { Beginning::InSync },
+            promotion: if random.percent(20) { Promotion::Unfenced } else { Promotion::Fenced },
+            batched: random.percent(50),
+            disk: DiskQuality {
+                latency_us: if slow_disk { random.between(500, 8_000) } else { 40 },
+                jitter_us: if slow_disk { 20_000 } else { 200 },
+                outlier_us: 2_000_000,
+                outlier_per_million: if random.percent(30) { 2_000 } else { 0 },
+            },
+            link: Quality {
+                latency_us: if slow_link { random.between(1_000, 50_000) } else { 80 },
+                jitter_us: if slow_link { 10_000 } else { 100 },
+                bytes_per_ms: if slow_link { 10_000 } else { 200_000 },
+                outlier_us: 3_000_000,
+                outlier_per_million: if random.percent(30) { 1_000 } else { 0 },
+            },
+            workload: Workload {
+                clients: clients as usize,
+                depth: random.skewed(1, 16),
+                requests,
+                think_us,
+                read_percent: random.between(10, 60) as u32,
+                zero_percent: if random.percent(50) { 5 } else { 0 },
+                flush_percent: if random.percent(70) { random.between(1, 15) as u32 } else { 0 },
+                fua_percent: if random.percent(40) { 10 } else { 0 },
+                unaligned_percent: if random.percent(50) { 30 } else { 0 },
+                largest_sectors: *random.pick(&[8, 64, 64, 512, 2048]),
+                hot_places: random.between(1, 12),
+                hot_sectors: *random.pick(&[16, 64, 512, 4096]),
+            },
+            rates,
+            faults_ms,
+            actors: true,
+            healing_ms: HEALING_MS,
+        }
+    }
+}
+
+/// Shorter times than DRBD's defaults, so that failures are noticed within few events.
+fn settings(protocol: ReplicationProtocol, al_extents: u32) -> Settings {
+    Settings {
+        protocol,
+        al_extents,
+        ping_interval_s: 2,
+        ping_timeout: 5,
+        timeout: 20,
+        ko_count: 4,
+        ..Settings::default()
+    }
+}
