@@ -169,6 +169,12 @@ pub(super) enum Verb {
     },
     /// Take all resources down and end the daemon
     Shutdown,
+    /// See it work: two nodes on this machine, a killed primary, nothing lost (no root needed)
+    Demo {
+        /// Leave the pair running, and say how to play with it
+        #[arg(long)]
+        keep: bool,
+    },
 }
 
 impl Arguments {

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 mod arguments;
+mod demo;
 mod gi;
 mod json;
 mod live;
@@ -63,6 +64,7 @@ fn run(arguments: Arguments) -> u8 {
     let verb = arguments.verb;
     match &verb {
         Verb::Daemon => return run_daemon(&context),
+        Verb::Demo { keep } => return demo::run(*keep, context.json),
         Verb::Dump { resources } => dump(&context, resources, &mut output),
         Verb::CreateMd { .. }
         | Verb::DumpMd { .. }

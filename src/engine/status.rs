@@ -72,6 +72,8 @@ pub(super) struct Story {
     pub(super) held_for_attach: Vec<u64>,
     /// Generation that this Primary serves without a disk of its own.
     pub(super) exposed_generation: Option<u64>,
+    /// Opened while a handshake ran.
+    pub(super) held_disk: Option<super::event::AttachedDisk>,
     pub(super) bitmap_scratch: Option<Vec<u64>>,
 }
 

@@ -97,7 +97,7 @@ impl Reader {
             start: 0,
             end: 0,
             bulk: None,
-            framing: framing.clone(),
+            framing,
             integrity: Integrity::Off,
             intake: intake.clone(),
         };
@@ -121,7 +121,9 @@ impl Reader {
             let data = self.data.pump();
             let paused = matches!(data, Pumped::Paused);
             let more = matches!(meta, Pumped::More) || matches!(data, Pumped::More);
-            if let Some(cause) = self.core.take_failure().or(meta.ended()).or(data.ended()) {
+            if let Some(cause) =
+                self.core.take_failure().or_else(|| meta.ended()).or_else(|| data.ended())
+            {
                 break cause;
             }
             if more {

@@ -114,7 +114,7 @@ impl Session {
             meta_sender: Sender::new(meta.clone()),
             data,
             meta,
-            framing: framing.clone(),
+            framing,
             integrity: Cell::new(Integrity::Off),
             received: Account::default(),
             receive_budget_bytes: settings.receive_budget_bytes,
@@ -148,7 +148,7 @@ impl Session {
     pub fn send_data(&self, packet: &Packet, payload: Option<Payload>) {
         let core = &self.core;
         let integrity = core.integrity.get();
-        let mut framing = core.framing.clone();
+        let mut framing = core.framing;
         framing.integrity_bytes = integrity.length();
         let pushed = match &payload {
             Some(payload) => integrity.with_digest(payload, |digest| {
