@@ -7,14 +7,14 @@ fn exercise(client: &mut NbdClient) {
     let size = client.size_bytes;
     client.write(0, &[0x11; 4096]).expect("first block");
     client.write(size - 512, &[0x22; 512]).expect("last sector");
-    client.write_durably(4096 * 1000 + 512, &[0x33; 1536]).expect("sectors, durably");
+    client.write_durably(4096 * 2000 + 512, &[0x33; 1536]).expect("sectors, durably");
     client.write(1 << 20, &vec![0x44; 3 << 20]).expect("more than one engine request");
     client.write_zeroes((1 << 20) + 8192, 65536).expect("zeroes");
     client.trim(2 << 20, 131_072).expect("trim");
     client.flush().expect("flush");
     assert_eq!(client.read(0, 4096).expect("read"), [0x11; 4096]);
     assert_eq!(client.read(size - 512, 512).expect("read"), [0x22; 512]);
-    assert_eq!(client.read(4096 * 1000 + 512, 1536).expect("read"), [0x33; 1536]);
+    assert_eq!(client.read(4096 * 2000 + 512, 1536).expect("read"), [0x33; 1536]);
     let mut large = vec![0x44; 3 << 20];
     large[8192..8192 + 65536].fill(0);
     large[1 << 20..(1 << 20) + 131_072].fill(0);

@@ -73,7 +73,7 @@ fn one_run_directory_has_one_daemon_and_one_disk_one_user() {
     std::fs::hard_link(&taken, &pair.bob.disk).expect("a second name");
     pair.bob.start();
     let (_, text) = pair.bob.refused(&["up", RESOURCE]);
-    assert!(text.contains("in use by another process"), "{text}");
+    assert!(text.contains("is in use: locked by process"), "{text}");
 }
 
 #[test]
