@@ -139,6 +139,19 @@ impl Engine {
                 "use a disk of at least the size of the peer's, then: twinblk attach RES",
             ));
         }
+        if self.is_primary()
+            && self.session.is_none()
+            && let Some(exposed) = self.status.exposed_generation
+            && !super::generation::same(exposed, record.generations.current)
+        {
+            return Err(Code::NoUpToDateDisk.refuse(
+                format!(
+                    "this Primary last served generation {exposed:016X} from its peer, the disk \
+                     holds another: what was written since is missing on it"
+                ),
+                "reconnect to the peer first, then: twinblk attach RES",
+            ));
+        }
         // A Primary without disk serves the peer's generation; another one must not join it.
         if self.is_primary()
             && self.is_connected()
@@ -204,6 +217,12 @@ impl Engine {
     pub(super) fn fail_disk(&mut self, reason: &str) {
         if self.state.disk <= D::Failed {
             return;
+        }
+        if self.is_primary() {
+            // What clients go on seeing is the peer's data, and no other (session.md 2.1).
+            let mine = self.record.wanted().generations.current;
+            let peers = self.peer_generations().map(|peer| peer.current);
+            self.status.exposed_generation = Some(peers.unwrap_or(mine));
         }
         self.change(reason, |s| s.disk = D::Failed);
         self.end_resync_roles();

@@ -80,11 +80,7 @@ impl Engine {
         if became(D::Failed) && self.session.is_some() {
             self.send_state();
         }
-        if old.disk == D::Negotiating && new.disk != D::Negotiating {
-            for key in std::mem::take(&mut self.status.held_for_attach) {
-                self.start_write(key);
-            }
-        }
+        self.release_held_for_target();
         if old.suspended_no_data && !new.suspended_no_data {
             self.thaw();
         }

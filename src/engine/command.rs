@@ -398,9 +398,6 @@ impl Engine {
     }
 
     pub(super) fn detach_bitmap_written(&mut self) {
-        if self.is_primary() && self.state.disk == D::UpToDate {
-            self.status.exposed_generation = Some(self.record.wanted().generations.current);
-        }
         self.fail_disk("detached by command");
     }
 

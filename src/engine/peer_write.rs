@@ -110,7 +110,10 @@ impl Engine {
         Ack { range, id, sequence: self.next_sequence() }
     }
 
-    fn begin_peer_write(&mut self, key: u64) {
+    pub(super) fn begin_peer_write(&mut self, key: u64) {
+        if self.is_unready_target() {
+            return self.status.held_peer_writes.push(key);
+        }
         let Some(write) = self.peer_writes.get(key) else { return };
         let (lock, granted) = self.locks.join(write.range, Kind::Peer, key);
         self.peer_writes.get_mut(key).expect("just seen").lock = Some(lock);

@@ -69,7 +69,9 @@ pub(super) struct Story {
     pub(super) pending_log: Option<ActivityLogUpdate>,
     pub(super) held_writes: Vec<u64>,
     pub(super) held_flushes: Vec<u64>,
-    pub(super) held_for_attach: Vec<u64>,
+    /// Client writes and peer's writes that come before this disk is ready to be a target.
+    pub(super) held_for_target: Vec<u64>,
+    pub(super) held_peer_writes: Vec<u64>,
     /// Generation that this Primary serves without a disk of its own.
     pub(super) exposed_generation: Option<u64>,
     /// Opened while a handshake ran.

@@ -56,6 +56,8 @@ struct Request {
 pub(super) struct Target {
     /// The metadata is as it must be for resync data to come.
     ready: bool,
+    /// It was ready once: the record says Inconsistent until the resync is over.
+    prepared: bool,
     cursor: u64,
     /// Asked for, by first sector; stays until written or given up.
     requests: BTreeMap<u64, Request>,
@@ -99,6 +101,27 @@ impl Engine {
     pub(super) fn target_is_ready(&mut self, session: SessionId) {
         if self.is_session(session) && self.is_target() {
             self.target.ready = true;
+            self.target.prepared = true;
+            self.release_held_for_target();
+        }
+    }
+
+    /// On the way to being a target: the record may still call the disk Consistent.
+    pub(super) fn is_unready_target(&self) -> bool {
+        matches!(self.state.connection, C::WFBitMapT | C::WFSyncUUID)
+            || self.is_target() && !self.target.prepared
+    }
+
+    /// Lets the writes go on that waited for the disk to be ready.
+    pub(super) fn release_held_for_target(&mut self) {
+        if self.state.disk == D::Negotiating || self.is_unready_target() {
+            return;
+        }
+        for key in std::mem::take(&mut self.status.held_peer_writes) {
+            self.begin_peer_write(key);
+        }
+        for key in std::mem::take(&mut self.status.held_for_target) {
+            self.start_write(key);
         }
     }
 

@@ -107,10 +107,11 @@ impl Engine {
     pub(super) fn start_write(&mut self, key: u64) {
         let Some(write) = self.writes.get(key) else { return };
         let extents = write.range.extents();
-        if self.state.disk == D::Negotiating {
-            // Neither the peer nor the disk being attached would remember what it misses now: a
-            // round trip later both do.
-            self.status.held_for_attach.push(key);
+        if self.state.disk == D::Negotiating || self.is_unready_target() {
+            // Neither the peer nor the disk being attached would remember what it misses now, and
+            // a mixture of old and new must not be on a disk that calls itself Consistent (I3): a
+            // few round trips later all is in order.
+            self.status.held_for_target.push(key);
         } else if self.local_usable() {
             if self.log.acquire(extents, LogOwner::Client(key)) {
                 self.write_is_logged(key);
@@ -151,7 +152,8 @@ impl Engine {
         let Some(write) = self.writes.get_mut(key) else { return };
         write.started = true;
         let (range, content, fua) = (write.range, write.content, write.fua);
-        if !local && !mirrored {
+        if !mirrored && self.state.disk != D::UpToDate {
+            // An Inconsistent disk alone promises nothing: its next resync would take it back.
             return self.write_has_no_data(key);
         }
         if mirrored {
@@ -322,24 +324,20 @@ impl Engine {
             self.bitmap.set_range(range.blocks_touched());
         }
         for key in keys {
-            let Some(write) = self.writes.get(key) else { continue };
-            if write.local == Local::None && !write.answered {
-                // Only the peer could have it: nobody knows whether it does.
-                self.write_has_no_data(key);
-            } else {
-                self.advance_write(key);
-            }
+            self.advance_write(key);
         }
     }
 
     pub(super) fn advance_write(&mut self, key: u64) {
         let gate_closed = self.record.gate_is_closed();
+        let disk_is_good = self.state.disk == D::UpToDate;
         let Some(write) = self.writes.get_mut(key) else { return };
         if !write.started || write.local == Local::UnderWay {
             return;
         }
         if !write.answered {
-            let local_good = write.local == Local::Done;
+            // On an Inconsistent disk (this node is target) only the peer's copy counts.
+            let local_good = write.local == Local::Done && disk_is_good;
             let remote_open =
                 matches!(write.remote, Remote::Sent | Remote::Received | Remote::Written);
             // Without a good local copy the peer's must be certain, whatever the protocol.
@@ -351,12 +349,14 @@ impl Engine {
                 return self.status.held_writes.push(key);
             }
             let remote_good = write.remote >= needs;
+            if !local_good && !remote_good {
+                return self.write_has_no_data(key);
+            }
             write.answered = true;
             let (request, content) = (write.request, write.content);
             let lock = write.lock.take();
-            let result = if local_good || remote_good { Ok(None) } else { Err(ClientError::Io) };
             self.release_content(content);
-            self.reply_client(request, result);
+            self.reply_client(request, Ok(None));
             if let Some(lock) = lock {
                 self.leave_lock(lock);
             }

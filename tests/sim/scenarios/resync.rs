@@ -154,10 +154,10 @@ pub fn reconnect_copies_what_changed<E: Subject>() {
 /// resyncs only what is.
 pub fn a_small_activity_log_bounds_the_resync<E: Subject>() {
     let mut swarm = crate::swarm::Swarm::quiet(twinblk_proto::packet::ReplicationProtocol::C);
-    swarm.settings.al_extents = 7;
-    swarm.device_sectors = 30 * twinblk_proto::units::EXTENT_SECTORS;
+    swarm.settings.al_extents = 67;
+    swarm.device_sectors = 90 * twinblk_proto::units::EXTENT_SECTORS;
     let mut stage = Stage::<E>::pair_of(swarm);
-    for extent in 0..30 {
+    for extent in 0..90 {
         stage.write(0, extent * twinblk_proto::units::EXTENT_SECTORS, 8);
     }
     stage.power_loss(0);
@@ -165,6 +165,6 @@ pub fn a_small_activity_log_bounds_the_resync<E: Subject>() {
     stage.restart(0);
     stage.heals();
     let moved = stage.blocks_moved(0).max(stage.blocks_moved(1));
-    // Seven extents, and as many again that were replaced in the last transactions.
-    assert!(moved <= 14 * 1024, "{moved} blocks");
+    // The slots, not every extent that was ever written to.
+    assert!(moved <= 67 * 1024, "{moved} blocks");
 }
