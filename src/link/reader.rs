@@ -21,6 +21,10 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::timeout;
+use twinblk_proto::codec::command::{
+    P_DATA, P_DATA_REPLY, P_RS_DATA_REPLY, P_SIZES, P_STATE, P_SYNC_PARAM89, P_UNPLUG_REMOTE,
+    P_UUIDS, P_WSAME,
+};
 use twinblk_proto::codec::{self, BodyLength, Framing, Header, Socket};
 use twinblk_proto::packet::Packet;
 
@@ -97,7 +101,7 @@ impl Reader {
             start: 0,
             end: 0,
             bulk: None,
-            framing: framing.clone(),
+            framing,
             integrity: Integrity::Off,
             intake: intake.clone(),
         };
@@ -121,7 +125,7 @@ impl Reader {
             let data = self.data.pump();
             let paused = matches!(data, Pumped::Paused);
             let more = matches!(meta, Pumped::More) || matches!(data, Pumped::More);
-            if let Some(cause) = self.core.take_failure().or(meta.ended()).or(data.ended()) {
+            if let Some(cause) = self.core.take_failure().or_else(|| meta.ended()).or_else(|| data.ended()) {
                 break cause;
             }
             if more {
@@ -350,9 +354,6 @@ impl Incoming {
             let Some(body) = bytes.get(header_bytes..header_bytes + fixed) else {
                 return Ok(Parsed::NeedMore);
             };
-            if bulk > 0 && self.integrity == Integrity::Unknown {
-                return Err(self.malformed("data with digests of an algorithm not known here"));
-            }
             if bulk > 0 && self.intake.is_full() {
                 return Ok(Parsed::Paused);
             }
@@ -382,6 +383,9 @@ impl Incoming {
         let wrong = match codec::socket_of(header.command) {
             Some(socket) if socket != self.socket => "belongs on the other socket",
             _ if header.volume != 0 && !is_for_another_volume(header) => "is for no volume of ours",
+            _ if self.integrity == Integrity::Unknown && carries_data(header.command) => {
+                "carries digests of an algorithm that is not known here"
+            }
             _ => return Ok(()),
         };
         Err(self.malformed(format!("packet {:#06x} {wrong}", header.command)))
@@ -431,12 +435,11 @@ impl Incoming {
 /// Configuration of a volume that this node does not have is skipped, and so is the hint to
 /// submit its I/O; all else must not be ignored (wire.md 2).
 fn is_for_another_volume(header: &Header) -> bool {
-    const P_UNPLUG_REMOTE: u16 = 0x07;
-    const P_UUIDS: u16 = 0x0C;
-    const P_SIZES: u16 = 0x0D;
-    const P_STATE: u16 = 0x0E;
-    const P_SYNC_PARAM89: u16 = 0x23;
     let may_be_skipped =
         matches!(header.command, P_UNPLUG_REMOTE | P_UUIDS | P_SIZES | P_STATE | P_SYNC_PARAM89);
     header.volume != 0 && may_be_skipped
+}
+
+const fn carries_data(command: u16) -> bool {
+    matches!(command, P_DATA | P_DATA_REPLY | P_RS_DATA_REPLY | P_WSAME)
 }
