@@ -5,7 +5,12 @@
 //! | [`units`] | sectors, blocks, activity log extents: the distances of a DRBD device |
 //! | [`state`] | roles, connection and disk states, and the 32-bit word that carries them |
 //! | [`packet`] | every packet as a value |
+//! | [`codec`] | packets to bytes and back |
+//! | [`digest`] | digests of data, and the HMAC of the authentication |
+//! | [`run_length`] | the bitmap exchange: plain and run-length chunks |
 
+pub mod codec;
+pub mod digest;
 pub mod packet;
 pub mod run_length;
 pub mod state;

@@ -37,7 +37,8 @@ pub mod features {
     pub const THIN_RESYNC: u32 = 2;
     pub const WSAME: u32 = 4;
     pub const WZEROES: u32 = 8;
-    /// Not DRBD's: by this two twinblk nodes know each other; a kernel peer masks it away.
+    /// Private: two twinblk nodes recognise each other by it. The agreed features are the bitwise
+    /// AND of both sides', so a kernel peer, which does not offer it, takes it out.
     pub const TWINBLK: u32 = 1 << 31;
 }
 
@@ -76,6 +77,25 @@ pub enum SplitBrainPolicy {
     DiscardSecondary = 8,
     CallPriLost = 9,
     Violently = 10,
+}
+
+impl SplitBrainPolicy {
+    pub const fn from_wire(number: u32) -> Option<Self> {
+        Some(match number {
+            0 => Self::Disconnect,
+            1 => Self::DiscardYoungerPrimary,
+            2 => Self::DiscardOlderPrimary,
+            3 => Self::DiscardZeroChanges,
+            4 => Self::DiscardLeastChanges,
+            5 => Self::DiscardLocal,
+            6 => Self::DiscardRemote,
+            7 => Self::Consensus,
+            8 => Self::DiscardSecondary,
+            9 => Self::CallPriLost,
+            10 => Self::Violently,
+            _ => return None,
+        })
+    }
 }
 
 /// `P_PROTOCOL` and `P_PROTOCOL_UPDATE`.
