@@ -125,7 +125,9 @@ impl Reader {
             let data = self.data.pump();
             let paused = matches!(data, Pumped::Paused);
             let more = matches!(meta, Pumped::More) || matches!(data, Pumped::More);
-            if let Some(cause) = self.core.take_failure().or_else(|| meta.ended()).or_else(|| data.ended()) {
+            if let Some(cause) =
+                self.core.take_failure().or_else(|| meta.ended()).or_else(|| data.ended())
+            {
                 break cause;
             }
             if more {
