@@ -128,7 +128,7 @@ impl Handler for PlayedDaemon {
                 "the local disk is Inconsistent",
                 "twinblk primary --force r0",
             ),
-            control::Command::Secondary => Outcome::refused(
+            control::Command::Secondary { .. } => Outcome::refused(
                 name,
                 -12,
                 "Device is held open by someone",

@@ -9,6 +9,8 @@
 //! | [`digest`] | digests of data, and the HMAC of the authentication |
 //! | [`run_length`] | the bitmap exchange: plain and run-length chunks |
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 pub mod codec;
 pub mod digest;
 pub mod packet;

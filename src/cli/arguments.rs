@@ -81,7 +81,13 @@ pub(super) enum Verb {
         on: Resources,
     },
     /// Give the role up
-    Secondary(Resources),
+    Secondary {
+        /// Even if clients hold the device open: they are cut off
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        on: Resources,
+    },
     /// Connect to the peer
     Connect {
         /// After a split brain: give up what only this node wrote

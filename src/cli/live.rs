@@ -36,7 +36,9 @@ fn request(verb: &Verb) -> Option<(&'static str, &[String], Command)> {
         Verb::Primary { force, on } => {
             ("primary", &on.resources, Command::Primary { force: *force })
         }
-        Verb::Secondary(on) => ("secondary", &on.resources, Command::Secondary),
+        Verb::Secondary { force, on } => {
+            ("secondary", &on.resources, Command::Secondary { force: *force })
+        }
         Verb::WaitConnect(on) => ("wait-connect", &on.resources, Command::WaitConnect),
         Verb::WaitSync(on) => ("wait-sync", &on.resources, Command::WaitSync),
         _ => return None,

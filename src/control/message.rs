@@ -45,7 +45,11 @@ pub enum Command {
         #[serde(default)]
         force: bool,
     },
-    Secondary,
+    Secondary {
+        /// Clients that hold the device open are cut off.
+        #[serde(default)]
+        force: bool,
+    },
     /// One status response.
     Status,
     /// A status response now and after every change, until the client closes.

@@ -54,6 +54,7 @@ pub struct ResourceStatus {
     pub peer: NodeStatus,
     /// Agreed protocol version, 0 while there is no connection.
     pub protocol_version: u32,
+    pub held: HeldStatus,
 }
 
 impl Default for ResourceStatus {
@@ -90,6 +91,7 @@ impl Default for ResourceStatus {
             local: NodeStatus::default(),
             peer: NodeStatus::default(),
             protocol_version: 0,
+            held: HeldStatus::default(),
         };
         status.set_state(state);
         status
@@ -235,6 +237,16 @@ pub struct NodeStatus {
     pub name: String,
     /// `ADDRESS:PORT`
     pub address: String,
+}
+
+/// What the daemon holds for work under way: all 0 while nothing happens, or something leaks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct HeldStatus {
+    pub payloads: u64,
+    pub requests: u64,
+    pub disk_actions: u64,
+    pub peer_writes: u64,
 }
 
 /// States by their names.

@@ -101,7 +101,9 @@ fn verbs_statuses_and_refusals() {
         let mode = std::fs::metadata(socket_path(run_dir)).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "for the owner only");
         let mut client = Client::connect(run_dir).expect("connected");
-        let done = client.perform(Some("r0"), Command::Secondary, None).expect("answered");
+        let done = client
+            .perform(Some("r0"), Command::Secondary { force: false }, None)
+            .expect("answered");
         assert!(done.is_done());
         let refused =
             client.perform(Some("r0"), Command::Primary { force: false }, None).expect("answered");
@@ -112,7 +114,8 @@ fn verbs_statuses_and_refusals() {
         assert_eq!(statuses[0].name, "r0");
         let missing = client.status(Some("r7")).expect("answered").expect_err("not up");
         assert_eq!(missing.message, "r7: No such resource");
-        let nameless = client.perform(None, Command::Secondary, None).expect("answered");
+        let nameless =
+            client.perform(None, Command::Secondary { force: false }, None).expect("answered");
         assert_eq!(nameless.exit_code, exit::USAGE);
     });
 }
@@ -229,7 +232,9 @@ fn a_daemon_that_dies_in_mid_request_is_noticed() {
         std::os::unix::net::UnixListener::bind(socket_path(directory.path())).expect("bound");
     let mut client = Client::connect(directory.path()).expect("connected");
     let closer = std::thread::spawn(move || drop(listener.accept().expect("accepted")));
-    let error = client.perform(Some("r0"), Command::Secondary, None).expect_err("no answer");
+    let error = client
+        .perform(Some("r0"), Command::Secondary { force: false }, None)
+        .expect_err("no answer");
     closer.join().expect("closed");
     let reset = matches!(&error, ClientError::Io(error)
         if matches!(error.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe));

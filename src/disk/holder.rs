@@ -8,15 +8,23 @@ use rustix::fs::{fstat, major, minor};
 
 /// The process that holds a file lock on `file`, from the kernel's list of locks.
 pub(super) fn of_file(file: &File) -> String {
+    owner(file).map_or_else(|| "another process has locked it".into(), describe_process)
+}
+
+/// Whether the lock on `file` outlives the process that took it, or has gone by now.
+pub(super) fn is_dead(file: &File) -> bool {
+    owner(file).is_none_or(|pid| {
+        // `1234 (name) Z ...`: a dead process that its parent has not asked about.
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+    })
+}
+
+fn owner(file: &File) -> Option<u32> {
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-    fstat(file)
-        .ok()
-        .and_then(|stat| {
-            let inode =
-                format!("{:02x}:{:02x}:{}", major(stat.st_dev), minor(stat.st_dev), stat.st_ino);
-            lock_owner(&locks, &inode)
-        })
-        .map_or_else(|| "another process has locked it".into(), describe_process)
+    let stat = fstat(file).ok()?;
+    let inode = format!("{:02x}:{:02x}:{}", major(stat.st_dev), minor(stat.st_dev), stat.st_ino);
+    lock_owner(&locks, &inode)
 }
 
 /// What claims the block device `device_major:device_minor`: a mount, or a device on top of it.

@@ -425,7 +425,7 @@ fn start_backend(
     pool: &BufferPool,
 ) -> Result<Box<dyn Backend>, DiskError> {
     let unavailable = |name| move |source| DiskError::Backend { name, source };
-    let uring = || Uring::start(&device.file, event.clone(), pool);
+    let uring = || Uring::start(&device.file, device.direct, event.clone(), pool);
     let threads = || Threads::start(device.file.clone(), event.clone());
     let inline = || Box::new(Inline::new(device.file.clone()));
     Ok(match choice {

@@ -123,7 +123,7 @@ impl Step {
     /// of a direct transfer must start on one.
     pub(super) fn advance(&mut self, count: usize) -> Progress {
         let count = self.shorten_to.take().map_or(count, |limit| limit.min(count));
-        match &mut self.action {
+        let progress = match &mut self.action {
             Action::Read { buffer, done, .. } => advance_to(done, count, buffer.len()),
             Action::Write { payload, done, .. } => advance_to(done, count, payload.len()),
             Action::Zero { range, method: ZeroMethod::Write { done, .. } } => {
@@ -136,7 +136,12 @@ impl Step {
                 }
             }
             Action::Zero { .. } | Action::Sync => Progress::Complete,
+        };
+        if progress == Progress::More {
+            // The length bounds the steps that gain something.
+            self.retries = 0;
         }
+        progress
     }
 
     /// The error of an operation that stalled for good.

@@ -1,4 +1,5 @@
-//! The backend of choice: one io_uring, one `io_uring_enter` per kick.
+//! The backend of choice: one io_uring, one `io_uring_enter` per kick (per few steps of it, where the
+//! disk itself is to be kept busy).
 //!
 //! The ring belongs to the resource's thread. The file is registered, and so are the buffers of the
 //! pool's arena; other buffers go by plain reads and writes. No polling thread: on two cores it
@@ -22,6 +23,11 @@ use crate::buffer::BufferPool;
 /// Steps in the kernel at once. Twice the depth that saturates a fast disk with 4 KiB requests;
 /// the completion queue has twice as many entries and cannot overflow.
 const DEPTH: u32 = 128;
+/// Steps per enter with direct I/O. The kernel passes a batch to the device when it has seen all of
+/// it, so one batch of 32 has the device wait for the processor and then the processor for the
+/// device. Measured, 4 KiB writes at depth 32 against fio: all at once 0.81 of its rate, 16 at a time
+/// 0.90, 8 or 4 between 0.92 and 1.05, at 0.6 of its processor time. The page cache does not care.
+const DIRECT_BATCH: usize = 4;
 /// Attempts to hand a batch over before the thread does something else first.
 const ENTER_TRIES_MAX: usize = 8;
 /// The registered file.
@@ -37,6 +43,8 @@ pub(super) struct Uring {
     free: Vec<u32>,
     /// Keeps the registered buffers in place; none when registering was refused.
     registered: Option<BufferPool>,
+    /// Entries in the queue after which the kernel is called without waiting for more.
+    batch: usize,
     /// Entries are in the queue that the kernel has not taken.
     unsubmitted: bool,
     /// Completions were there when the last kick returned: the page cache had it all.
@@ -45,7 +53,12 @@ pub(super) struct Uring {
 
 impl Uring {
     /// Completions are announced by the kernel through `event`.
-    pub(super) fn start(file: &File, event: Arc<OwnedFd>, pool: &BufferPool) -> io::Result<Self> {
+    pub(super) fn start(
+        file: &File,
+        is_direct: bool,
+        event: Arc<OwnedFd>,
+        pool: &BufferPool,
+    ) -> io::Result<Self> {
         let ring = build_ring()?;
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe)?;
@@ -69,6 +82,7 @@ impl Uring {
             steps: (0..DEPTH).map(|_| None).collect(),
             free: (0..DEPTH).rev().collect(),
             registered,
+            batch: if is_direct { DIRECT_BATCH } else { DEPTH as usize },
             unsubmitted: false,
             finished_early: false,
         })
@@ -136,6 +150,9 @@ impl Backend for Uring {
         let pushed = unsafe { self.ring.submission().push(&entry) };
         pushed.expect("the submission queue holds as many entries as there are numbers");
         self.unsubmitted = true;
+        if self.ring.submission().len() >= self.batch {
+            self.kick();
+        }
     }
 
     fn kick(&mut self) {
@@ -275,7 +292,7 @@ mod tests {
     fn start(pool: &BufferPool) -> Option<Uring> {
         let file = tempfile::tempfile().expect("a temporary file");
         let event = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).expect("an event"));
-        match Uring::start(&file, event, pool) {
+        match Uring::start(&file, false, event, pool) {
             Ok(uring) => Some(uring),
             Err(error) => {
                 eprintln!("skipped: no io_uring here: {error}");

@@ -46,6 +46,12 @@ impl Engine {
         if self.state.disk != D::Attaching {
             return self.emit(Effect::CloseDisk);
         }
+        if self.state.connection == C::WFReportParams {
+            // This node said that it has no disk, and the peer decides by that: a moment later it
+            // can be told.
+            self.status.held_disk = Some(disk);
+            return;
+        }
         if let Err(refusal) = self.check_disk(&disk) {
             self.note(NoteLevel::Error, refusal.detail.clone());
             self.emit(Effect::CloseDisk);
@@ -69,7 +75,12 @@ impl Engine {
         if record.full_sync {
             self.bitmap.set_all();
         }
-        let sectors = self.size_for(disk.usable_sectors, agreed);
+        let sectors = if self.session.is_some() && self.sectors != 0 {
+            // The device exists by the peer's disk already.
+            self.sectors
+        } else {
+            self.size_for(disk.usable_sectors, agreed)
+        };
         self.resize(sectors, true);
 
         let alone = if !record.consistent {
@@ -99,6 +110,15 @@ impl Engine {
         self.attach_ended(Ok(()));
     }
 
+    /// A disk that was opened during a handshake.
+    pub(super) fn take_held_disk(&mut self) {
+        if self.state.connection != C::WFReportParams
+            && let Some(disk) = self.status.held_disk.take()
+        {
+            self.disk_opened(disk);
+        }
+    }
+
     fn check_disk(&self, disk: &AttachedDisk) -> Result<(), super::effect::Refusal> {
         let record = &disk.record;
         if record.consistent && record.agreed_sectors > disk.usable_sectors {
@@ -108,6 +128,15 @@ impl Engine {
                     disk.usable_sectors, record.agreed_sectors
                 ),
                 "grow the backing disk to its old size, then: twinblk attach RES",
+            ));
+        }
+        if self.session.is_some() && disk.usable_sectors < self.sectors {
+            return Err(Code::NoLocalDisk.refuse(
+                format!(
+                    "the backing disk offers {} sectors, the device has {}",
+                    disk.usable_sectors, self.sectors
+                ),
+                "use a disk of at least the size of the peer's, then: twinblk attach RES",
             ));
         }
         // A Primary without disk serves the peer's generation; another one must not join it.
@@ -228,7 +257,9 @@ impl Engine {
             Purpose::PeerRead(key) => self.peer_read_done(key, result),
             Purpose::PeerWrite(key) => self.peer_write_done(key, result.err()),
             Purpose::PeerPreflush(key) => self.peer_preflush_done(key, result.err()),
-            Purpose::PeerEpochFlush => self.peer_epoch_flushed(result.err()),
+            Purpose::PeerEpochFlush { session, epoch } => {
+                self.peer_epoch_flushed(session, epoch, result.err());
+            }
             Purpose::ResyncWrite(key) => self.resync_write_done(key, result.err()),
             Purpose::BitmapFlush => self.bitmap_flushed(result.err()),
             Purpose::Record { version } => match result {

@@ -274,6 +274,11 @@ impl Engine {
         let Step::AskedPeer(wish) = self.commands.step else { return };
         self.emit(Effect::ClearTimer(Timer::CommandRetry));
         if code < 1 {
+            if matches!(self.commands.running, Some((_, Verb::Down))) {
+                // Asked out of courtesy; it goes down all the same.
+                self.commands.step = Step::Begin;
+                return;
+            }
             let inner = Code::from_wire(code).unwrap_or(Code::Unknown);
             if matches!(inner, Code::ConcurrentChange | Code::InTransientState)
                 || inner == Code::TwoPrimaries && !self.commands.retried

@@ -81,7 +81,11 @@ impl Engine {
         flags
     }
 
+    /// Not sent without a disk (wire.md 3.6).
     pub(super) fn send_uuids(&mut self, flags: u64) {
+        if self.state.disk < D::Negotiating {
+            return;
+        }
         let generations = self.record.wanted().generations;
         let dirty_bits = self.bitmap.count();
         if let Some(session) = &mut self.session {
@@ -412,6 +416,7 @@ impl Engine {
                 s.disk = disk;
             }
         });
+        self.take_held_disk();
         let new = self.state;
         if old.connection > C::WFReportParams
             && new.connection > C::Connected

@@ -88,7 +88,10 @@ enum Purpose {
     PeerWrite(u64),
     /// Flush that a peer's write asked for before itself.
     PeerPreflush(u64),
-    PeerEpochFlush,
+    PeerEpochFlush {
+        session: event::SessionId,
+        epoch: u64,
+    },
     ResyncWrite(u64),
     Record {
         version: u64,

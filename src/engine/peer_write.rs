@@ -24,6 +24,8 @@ pub(super) struct PeerWrite {
     epoch: u64,
     lock: Option<u64>,
     pub(super) logged: bool,
+    /// In the activity log's queue.
+    awaits_log: bool,
     /// On its way to the disk.
     submitted: bool,
 }
@@ -35,6 +37,8 @@ struct PeerEpoch {
     handle: Option<u32>,
     writes: u32,
     pending: u32,
+    /// Writes that are on the disk, if only in its cache.
+    written: u32,
     flushing: bool,
     /// Writes that wait for the epochs in front of this one.
     waiting: Vec<u64>,
@@ -82,6 +86,7 @@ impl Engine {
             epoch: number,
             lock: None,
             logged: false,
+            awaits_log: false,
             submitted: false,
         });
         if !self.local_usable() {
@@ -123,10 +128,13 @@ impl Engine {
             // The diskless Primary's disk misses it: this node keeps the log and the bitmap.
             let range = write.range;
             self.bitmap.set_range(range.blocks_touched());
-            if !self.log.acquire(range.extents(), LogOwner::Peer(key)) {
+            let at_once = self.log.acquire(range.extents(), LogOwner::Peer(key));
+            let write = self.peer_writes.get_mut(key).expect("just seen");
+            write.logged = at_once;
+            write.awaits_log = !at_once;
+            if !at_once {
                 return;
             }
-            self.peer_writes.get_mut(key).expect("just seen").logged = true;
         }
         self.submit_peer_write(key);
     }
@@ -136,9 +144,14 @@ impl Engine {
     }
 
     pub(super) fn peer_write_is_logged(&mut self, key: u64) {
-        if let Some(write) = self.peer_writes.get_mut(key) {
-            write.logged = true;
+        let Some(write) = self.peer_writes.get_mut(key) else { return };
+        write.logged = true;
+        write.awaits_log = false;
+        let session = write.session;
+        if self.is_session(session) {
             self.submit_peer_write(key);
+        } else {
+            let _ = self.take_peer_write(key);
         }
     }
 
@@ -190,7 +203,7 @@ impl Engine {
             let ack = ack(self);
             self.send_meta(Packet::WriteAck(ack));
         }
-        self.peer_write_left_epoch(write.epoch);
+        self.peer_write_left_epoch(write.epoch, true);
         if heals {
             self.target_progressed();
         }
@@ -205,7 +218,7 @@ impl Engine {
         }
         let ack = self.ack(write.range, write.id);
         self.send_meta(Packet::NegativeAck(ack));
-        self.peer_write_left_epoch(write.epoch);
+        self.peer_write_left_epoch(write.epoch, false);
     }
 
     fn take_peer_write(&mut self, key: u64) -> Option<PeerWrite> {
@@ -220,12 +233,13 @@ impl Engine {
         Some(write)
     }
 
-    fn peer_write_left_epoch(&mut self, number: u64) {
+    fn peer_write_left_epoch(&mut self, number: u64, written: bool) {
         let Some(epoch) = self.peer_epochs.list.iter_mut().find(|epoch| epoch.number == number)
         else {
             return;
         };
         epoch.pending -= 1;
+        epoch.written += u32::from(written);
         self.finish_peer_epochs();
     }
 
@@ -249,10 +263,17 @@ impl Engine {
             if front.pending > 0 || front.flushing {
                 return;
             }
-            if front.writes > 0 && self.settings.disk_flushes && self.state.disk >= D::Inconsistent
-            {
+            if front.written > 0 && self.state.disk < D::Inconsistent {
+                // Written, but the disk went before it was flushed: acknowledged as stable the
+                // writer would forget it. Without an acknowledgement it marks the blocks.
+                let why = "the disk failed before an epoch was stable";
+                return self.drop_session(C::NetworkFailure, why);
+            }
+            if front.written > 0 && self.settings.disk_flushes {
                 front.flushing = true;
-                self.disk_op(Purpose::PeerEpochFlush, DiskAction::Flush);
+                let epoch = front.number;
+                let session = self.session.as_ref().expect("epochs end with the session").id;
+                self.disk_op(Purpose::PeerEpochFlush { session, epoch }, DiskAction::Flush);
                 return;
             }
             self.epoch_is_stable(handle);
@@ -268,17 +289,25 @@ impl Engine {
         }
     }
 
-    pub(super) fn peer_epoch_flushed(&mut self, failure: Option<DiskFailure>) {
+    pub(super) fn peer_epoch_flushed(
+        &mut self,
+        session: SessionId,
+        epoch: u64,
+        failure: Option<DiskFailure>,
+    ) {
         if let Some(failure) = failure {
             // Nothing of the epoch is promised; the writer hears it as a lost disk before the
             // barrier's answer.
             self.local_io_error("flush for the peer", &failure);
             self.fail_disk("a flush failed: what was written before may be lost");
         }
+        if !self.is_session(session) {
+            return;
+        }
         let front = self.peer_epochs.list.front_mut().expect("one is open");
-        // A flush of an old session finds no epoch that waits for it.
-        let (true, Some(handle)) = (front.flushing, front.handle) else { return };
+        assert!(front.flushing && front.number == epoch, "one epoch is flushed at a time");
         front.flushing = false;
+        let handle = front.handle.expect("flushed because its barrier came");
         if self.state.disk <= D::Failed {
             // An epoch that is not stable must never be acknowledged: the writer would forget it.
             return self.drop_session(C::NetworkFailure, "an epoch could not be made stable");
@@ -291,10 +320,15 @@ impl Engine {
     pub(super) fn drop_peer_writes(&mut self) {
         self.peer_epochs = PeerEpochs::default();
         for key in self.peer_writes.keys() {
-            if !self.peer_writes.get(key).expect("listed").submitted {
-                self.log.forget(LogOwner::Peer(key));
-                let _ = self.take_peer_write(key);
+            let write = self.peer_writes.get(key).expect("listed");
+            if write.submitted {
+                continue;
             }
+            // Named in a log transaction under way: it ends when that is done.
+            if write.awaits_log && !self.log.forget(LogOwner::Peer(key)) {
+                continue;
+            }
+            let _ = self.take_peer_write(key);
         }
     }
 }

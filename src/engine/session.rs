@@ -29,6 +29,8 @@ pub(super) struct Session {
     pub(super) bitmap_receiver: Option<BitmapReceiver>,
     last_heard: Time,
     ping_sent: Option<Time>,
+    /// Pings without answer: only the answer to the last one says that all is through.
+    pings_open: u32,
     /// Who waits for the answer to a ping.
     pub(super) ping_for: Option<PingPurpose>,
 }
@@ -104,6 +106,7 @@ impl Engine {
             bitmap_receiver: None,
             last_heard: self.now,
             ping_sent: None,
+            pings_open: 0,
             ping_for: None,
         });
         self.change(format!("handshake: protocol version {version}"), |s| {
@@ -196,6 +199,7 @@ impl Engine {
         self.reads_lost_peer();
         self.write_all_pages(super::record::AfterBitmap::Nothing);
         self.cluster_peer_gone();
+        self.take_held_disk();
         if state == C::Disconnecting {
             self.change(why.to_owned(), |s| s.connection = C::StandAlone);
             self.connection_ended();
@@ -220,6 +224,7 @@ impl Engine {
         let timeout = self.ping_timeout_ms();
         let Some(session) = &mut self.session else { return };
         session.ping_sent = Some(now);
+        session.pings_open += 1;
         session.ping_for = purpose.or(session.ping_for);
         self.send_meta(Packet::Ping);
         self.set_timer(Timer::Ping, timeout);
@@ -228,6 +233,10 @@ impl Engine {
     pub(super) fn ping_answered(&mut self) {
         let interval = self.ping_interval_ms();
         let Some(session) = &mut self.session else { return };
+        session.pings_open = session.pings_open.saturating_sub(1);
+        if session.pings_open > 0 {
+            return;
+        }
         session.ping_sent = None;
         let purpose = session.ping_for.take();
         self.set_timer(Timer::Ping, interval);

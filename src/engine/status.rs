@@ -5,7 +5,7 @@ use twinblk_proto::state::{ConnectionState as C, DiskState as D, State};
 
 use super::Engine;
 use super::effect::ActivityLogUpdate;
-use super::event::Generations;
+use super::event::{DeviceRecord, Generations};
 
 /// Counters as in /proc/drbd; sizes in sectors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub struct Status {
     /// None without a disk.
     pub generations: Option<Generations>,
     pub peer_generations: Option<Generations>,
+    /// What the metadata says of this disk; none without a disk.
+    pub record: Option<DeviceRecord>,
     pub counters: Counters,
     /// Agreed protocol version and features, while connected.
     pub agreed: Option<(u32, u32)>,
@@ -70,6 +72,8 @@ pub(super) struct Story {
     pub(super) held_for_attach: Vec<u64>,
     /// Generation that this Primary serves without a disk of its own.
     pub(super) exposed_generation: Option<u64>,
+    /// Opened while a handshake ran.
+    pub(super) held_disk: Option<super::event::AttachedDisk>,
     pub(super) bitmap_scratch: Option<Vec<u64>>,
 }
 
@@ -126,6 +130,7 @@ impl Engine {
             generations: (self.state.disk >= D::Negotiating)
                 .then(|| self.record.wanted().generations),
             peer_generations: self.peer_generations(),
+            record: (self.state.disk >= D::Negotiating).then(|| self.record.wanted()),
             counters,
             agreed: self.session.as_ref().map(|session| (session.version, session.features)),
             requests_open: (requests + self.frozen.len()) as u64,

@@ -190,6 +190,13 @@ impl Engine {
     ) -> Result<(), String> {
         let asked =
             self.target.requests.get(&range.start.0).is_some_and(|request| request.range == range);
+        if !asked && !self.is_target() {
+            // The resync was given up here while the answer was on its way.
+            self.release(payload);
+            let ack = self.ack(range, BlockId::RESYNC);
+            self.send_meta(Packet::NegativeAck(ack));
+            return Ok(());
+        }
         if !asked {
             self.release(payload);
             return Err(format!("resync data for {range:?} that was not asked for"));

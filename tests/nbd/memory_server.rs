@@ -26,7 +26,8 @@ const ELSEWHERE: &str = "r1";
 
 enum Control {
     Client(Box<Accepted>),
-    Demote,
+    /// Answered when every client was told.
+    Demote(mpsc::Sender<()>),
     Stop,
 }
 
@@ -81,7 +82,9 @@ impl MemoryServer {
 
     /// Closes every client as a primary that becomes Secondary does.
     pub fn demote(&self) {
-        self.control.send(Control::Demote).expect("the resource lives");
+        let (done, demoted) = mpsc::channel();
+        self.control.send(Control::Demote(done)).expect("the resource lives");
+        demoted.recv().expect("demoted");
     }
 
     fn unix_uri(&self, name: &str) -> String {
@@ -162,7 +165,10 @@ async fn serve_clients(mut memory: Memory, mut orders: UnboundedReceiver<Control
                     let client = Client::start(*accepted, pool, sender.clone(), id);
                     clients.insert(id, client.expect("a socket can be registered"));
                 }
-                Some(Control::Demote) => clients.values().for_each(Client::shut_down),
+                Some(Control::Demote(done)) => {
+                    clients.values().for_each(Client::shut_down);
+                    done.send(()).expect("the test waits");
+                }
                 Some(Control::Stop) | None => break,
             },
         }

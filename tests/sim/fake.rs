@@ -230,7 +230,7 @@ impl Subject for Fake {
                     let action = DiskAction::PersistActivityLog(ActivityLogUpdate { slots });
                     self.disk(action, Purpose::LogWritten(command), effects);
                 }
-                Verb::Secondary if self.state.role == Role::Primary => {
+                Verb::Secondary { .. } if self.state.role == Role::Primary => {
                     self.state.role = Role::Secondary;
                     effects.push(Effect::ReplyCommand { command, result: Ok(()) });
                 }

@@ -138,7 +138,7 @@ impl<E: Subject> World<E> {
                 Verb::Detach { force: self.faults.random.percent(30) }
             }
             5 => Verb::Attach,
-            6 => Verb::Secondary,
+            6 => Verb::Secondary { force: false },
             7 if self.nodes[node].is_primary() => Verb::Primary { force: false },
             _ => return,
         };

@@ -187,7 +187,7 @@ impl<E: Subject> World<E> {
         let survivor = 1 - victim;
         if self.nodes[victim].is_primary() {
             if self.clients.open_on(victim) == 0 {
-                self.ask(victim, Verb::Secondary);
+                self.ask(victim, Verb::Secondary { force: false });
             }
         } else if self.oracle.discard_granted != Some(victim)
             || state.connection == ConnectionState::StandAlone
@@ -232,7 +232,7 @@ impl<E: Subject> World<E> {
                 self.clients.closing[node] = true;
                 if self.clients.open_on(node) == 0 && !self.is_asked(node) {
                     self.operator.intended = 1 - node;
-                    self.ask(node, Verb::Secondary);
+                    self.ask(node, Verb::Secondary { force: false });
                 }
                 false
             }

@@ -19,3 +19,45 @@ pub trait Subject {
     fn is_out_of_sync(&self, block: u64) -> bool;
     fn resync_blocks_moved(&self) -> u64;
 }
+
+impl Subject for twinblk::engine::Engine {
+    fn new(settings: Settings) -> Self {
+        Self::new(settings)
+    }
+
+    fn stock_random(&mut self, source: &mut dyn FnMut() -> u64) {
+        self.stock_random(source);
+    }
+
+    fn handle(&mut self, now: Time, event: Event, effects: &mut Effects) {
+        self.handle(now, event, effects);
+    }
+
+    fn settle(&mut self, now: Time, effects: &mut Effects) {
+        self.settle(now, effects);
+    }
+
+    fn state(&self) -> State {
+        self.state()
+    }
+
+    fn record(&self) -> DeviceRecord {
+        self.record()
+    }
+
+    fn device_sectors(&self) -> u64 {
+        self.device_sectors()
+    }
+
+    fn out_of_sync_blocks(&self) -> u64 {
+        self.out_of_sync_blocks()
+    }
+
+    fn is_out_of_sync(&self, block: u64) -> bool {
+        self.is_out_of_sync(block)
+    }
+
+    fn resync_blocks_moved(&self) -> u64 {
+        self.resync_blocks_moved()
+    }
+}

@@ -1,3 +1,5 @@
+//! Header forms, limits and what differs between protocol versions.
+
 use super::command::*;
 use super::*;
 use crate::packet::*;

@@ -1,3 +1,5 @@
+//! The worked examples of wire.md 8.2, malformed chunks, and transfers of random bitmaps.
+
 use proptest::prelude::*;
 
 use super::*;

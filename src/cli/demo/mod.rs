@@ -28,7 +28,10 @@ use crate::control::outcome::exit;
 use crate::control::{Command, ResourceStatus};
 
 /// Size of each backing file; sparse, so that only what is written takes space.
-const DISK_BYTES: u64 = 256 << 20;
+const DISK_BYTES: u64 = 512 << 20;
+/// Part of the device that is written to. A crashed Primary resyncs every 4 MiB extent that was in
+/// its activity log, so writes all over the device would hide that a resync moves only a part.
+const WORKING_SET_BYTES: u64 = 64 << 20;
 /// Blocks acknowledged before the primary is killed: seconds of work, in the middle of a run.
 const WRITES_BEFORE_KILL: u64 = 6000;
 /// Blocks that the survivor writes alone, so that there is something to heal.
@@ -96,7 +99,7 @@ fn acts(pair: &mut Pair, screen: &mut Screen, began: Instant) -> Result<Findings
     screen.line("two daemons on loopback, first sync done: UpToDate/UpToDate, protocol C");
 
     // 1. Write, and kill the primary in the middle of it.
-    let mut ledger = Ledger::new(pair.alpha.status()?.size_bytes);
+    let mut ledger = Ledger::new(pair.alpha.status()?.size_bytes.min(WORKING_SET_BYTES));
     let mut client = NbdClient::connect(pair.alpha.nbd, pair::RESOURCE)?;
     while ledger.acknowledged() < WRITES_BEFORE_KILL {
         ledger.write_some(&mut client)?;
@@ -145,7 +148,7 @@ fn acts(pair: &mut Pair, screen: &mut Screen, began: Instant) -> Result<Findings
     let moved = status.counters.resync_blocks_moved - before;
     let device_blocks = status.size_bytes / ledger::BLOCK_BYTES;
     screen.line(&format!(
-        "alpha came back: the resync moved {} of {}",
+        "alpha came back: the resync moved {} of {} (its activity log and what beta wrote)",
         screen::size(moved * ledger::BLOCK_BYTES),
         screen::size(status.size_bytes)
     ));

@@ -24,8 +24,8 @@ fn split<E: Subject>() -> Stage<E> {
     stage.eventually(1, PRIMARY);
     stage.write(0, 0, 8);
     stage.write(1, 0, 16);
-    stage.must(0, Verb::Secondary);
-    stage.must(1, Verb::Secondary);
+    stage.must(0, Verb::Secondary { force: false });
+    stage.must(1, Verb::Secondary { force: false });
     stage
 }
 
@@ -81,7 +81,7 @@ pub fn a_second_primary_is_refused<E: Subject>() {
 /// Both are asked to become Primary at the same moment: at most one does.
 pub fn concurrent_promotions_leave_one_primary<E: Subject>() {
     let mut stage = Stage::<E>::pair();
-    stage.must(0, Verb::Secondary);
+    stage.must(0, Verb::Secondary { force: false });
     let commands = [stage.world.command(0, PRIMARY), stage.world.command(1, PRIMARY)];
     stage.until("both outcomes", |stage| {
         (0..2).all(|node| stage.world.outcome(node, commands[node]).is_some())
@@ -143,7 +143,7 @@ pub fn switchover_and_back<E: Subject>() {
             let holder = round % 2;
             stage.write(holder, 0, 24);
             stage.write(holder, 5, 3);
-            stage.must(holder, Verb::Secondary);
+            stage.must(holder, Verb::Secondary { force: false });
             stage.must(1 - holder, PRIMARY);
             let seen = stage.read(1 - holder, 0, 24);
             assert_eq!(write_number(seen[5]), 2 * (round as u64 + 1));

@@ -1,0 +1,278 @@
+//! The resources that are up, and the verbs that act on them.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, Notify, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+use twinblk_proto::state::{ConnectionState, DiskState};
+
+use super::DaemonOptions;
+use super::listeners::Listeners;
+use super::report;
+use super::translate::{self, Plan};
+use crate::control::outcome::exit;
+use crate::control::{Command, Handler, Outcome, ResourceStatus};
+use crate::driver::{self, Exports, ResourceHandle};
+use crate::engine::event::Verb;
+
+/// How long clients get to go away, and a resource to go down, when the daemon ends.
+const DISMISS_LIMIT: Duration = Duration::from_secs(3);
+const LAST_DOWN_LIMIT: Duration = Duration::from_secs(15);
+/// How long a thread may take to end: its disk operations have mostly ended before.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// A resource that is up.
+#[derive(Debug)]
+struct Running {
+    plan: Plan,
+    handle: ResourceHandle,
+}
+
+#[derive(Debug)]
+pub(super) struct Manager {
+    options: DaemonOptions,
+    polling: bool,
+    exports: Exports,
+    changes: Arc<watch::Sender<u64>>,
+    running: RefCell<BTreeMap<String, Rc<Running>>>,
+    listeners: RefCell<Listeners>,
+    /// `up` and `down` of one resource go one after the other.
+    gates: RefCell<BTreeMap<String, Rc<Mutex<()>>>>,
+    ended: Notify,
+}
+
+impl Manager {
+    pub(super) fn new(options: DaemonOptions, polling: bool) -> Self {
+        let exports = Exports::default();
+        Self {
+            options,
+            polling,
+            listeners: RefCell::new(Listeners::new(exports.clone())),
+            exports,
+            changes: Arc::new(watch::Sender::new(0)),
+            running: RefCell::default(),
+            gates: RefCell::default(),
+            ended: Notify::new(),
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<Rc<Running>> {
+        self.running.borrow().get(name).cloned()
+    }
+
+    fn gate(&self, name: &str) -> Rc<Mutex<()>> {
+        self.gates.borrow_mut().entry(name.to_owned()).or_default().clone()
+    }
+
+    async fn up(&self, name: &str) -> Outcome {
+        let gate = self.gate(name);
+        let _alone = gate.lock().await;
+        if let Some(running) = self.find(name) {
+            return self.complete(name, &running).await;
+        }
+        let plan = match translate::plan(&self.options, name, self.polling) {
+            Ok(plan) => plan,
+            Err(outcome) => return outcome,
+        };
+        let running = match self.start(name, plan).await {
+            Ok(running) => running,
+            Err(outcome) => return outcome,
+        };
+        let outcome = self.complete(name, &running).await;
+        if !outcome.is_done() {
+            // All or nothing: a resource without its disk must not answer a peer by accident.
+            let _ = running.handle.perform(Verb::Down).await;
+            self.forget(name, &running).await;
+        }
+        outcome
+    }
+
+    async fn start(&self, name: &str, plan: Plan) -> Result<Rc<Running>, Outcome> {
+        let handle = driver::spawn(plan.setup.clone(), self.exports.clone(), self.changes.clone())
+            .map_err(|error| {
+                Outcome::failed(exit::OTHER, format!("{name}: cannot start a thread: {error}"))
+            })?;
+        let running = Rc::new(Running { plan, handle });
+        self.running.borrow_mut().insert(name.to_owned(), running.clone());
+        let Plan { places, allow, .. } = &running.plan;
+        let offered = self.listeners.borrow_mut().offer(name, places, allow);
+        if let Err(error) = offered {
+            self.forget(name, &running).await;
+            return Err(Outcome::failed(exit::OTHER, format!("{name}: {error}"))
+                .with_hint("choose another address in the nbd section, or end who listens there"));
+        }
+        self.changed();
+        Ok(running)
+    }
+
+    /// What is missing of a resource that should be up.
+    async fn complete(&self, name: &str, running: &Running) -> Outcome {
+        let Ok(before) = running.handle.snapshot().await else { return went_down(name) };
+        if before.engine.state.disk == DiskState::Diskless {
+            let outcome = self.verb(name, running, Verb::Attach).await;
+            if !outcome.is_done() {
+                return outcome;
+            }
+        }
+        if before.engine.state.connection == ConnectionState::StandAlone {
+            let verb = Verb::Connect { discard_my_data: false, dry_run: false };
+            return self.verb(name, running, verb).await;
+        }
+        Outcome::done()
+    }
+
+    async fn verb(&self, name: &str, running: &Running, verb: Verb) -> Outcome {
+        match running.handle.perform(verb).await {
+            Ok(Ok(())) => Outcome::done(),
+            Ok(Err(refusal)) => Outcome::refused(
+                name,
+                refusal.code,
+                refusal.text,
+                &report::with_name(&refusal.detail, name),
+                &report::with_name(&refusal.hint, name),
+            ),
+            Err(driver::Gone) => went_down(name),
+        }
+    }
+
+    async fn down(&self, name: &str) -> Outcome {
+        let gate = self.gate(name);
+        let _alone = gate.lock().await;
+        // As in DRBD, to take down what is not up is no error.
+        let Some(running) = self.find(name) else { return Outcome::done() };
+        let outcome = self.verb(name, &running, Verb::Down).await;
+        if outcome.is_done() {
+            self.forget(name, &running).await;
+        }
+        outcome
+    }
+
+    /// Ends a resource's thread and waits for it, so that the next one finds the disk free.
+    async fn forget(&self, name: &str, running: &Running) {
+        self.listeners.borrow_mut().withdraw(name);
+        self.running.borrow_mut().remove(name);
+        running.handle.stop();
+        if timeout(STOP_LIMIT, running.handle.stopped()).await.is_err() {
+            tracing::warn!(resource = name, "disk operations do not end; their thread lives on");
+        }
+        self.changed();
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Ends when a `shutdown` command has been carried out.
+    pub(super) async fn shut_down_by_command(&self) {
+        self.ended.notified().await;
+    }
+
+    /// Closes the clients and takes every resource down, within bounds; what does not obey is left
+    /// as after a crash.
+    pub(super) async fn take_all_down(&self) {
+        let names: Vec<String> = self.running.borrow().keys().cloned().collect();
+        let mut leaving = Vec::new();
+        for name in &names {
+            self.listeners.borrow_mut().withdraw(name);
+            let Some(running) = self.find(name) else { continue };
+            running.handle.dismiss_clients();
+            leaving.push((name, running));
+        }
+        let limit = Instant::now() + DISMISS_LIMIT;
+        for (name, running) in leaving {
+            if timeout_at(limit, self.clients_gone(&running)).await.is_err() {
+                tracing::warn!(resource = name, "clients did not go away in time");
+            }
+            match timeout(LAST_DOWN_LIMIT, self.verb(name, &running, Verb::Down)).await {
+                Ok(outcome) if outcome.is_done() => {}
+                Ok(outcome) => tracing::warn!(resource = name, "{}", outcome.message),
+                Err(_) => tracing::warn!(resource = name, "did not go down in time"),
+            }
+            self.forget(name, &running).await;
+        }
+    }
+
+    async fn clients_gone(&self, running: &Running) {
+        let mut changes = self.changes.subscribe();
+        while let Ok(snapshot) = running.handle.snapshot().await {
+            if snapshot.clients.is_empty() || changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn went_down(name: &str) -> Outcome {
+    Outcome::no_such_resource(name)
+}
+
+/// What the control socket calls.
+#[derive(Debug)]
+pub(super) struct Desk(pub(super) Rc<Manager>);
+
+impl Handler for Desk {
+    async fn perform(&self, resource: Option<&str>, command: &Command) -> Outcome {
+        let manager = &self.0;
+        if *command == Command::Shutdown {
+            manager.take_all_down().await;
+            manager.ended.notify_one();
+            return Outcome::done();
+        }
+        let Some(name) = resource else {
+            return Outcome::failed(exit::USAGE, "which resource?");
+        };
+        let verb = match *command {
+            Command::Up => return manager.up(name).await,
+            Command::Down => return manager.down(name).await,
+            Command::Attach => Verb::Attach,
+            Command::Detach { force } => Verb::Detach { force },
+            Command::Connect { discard_my_data } => {
+                Verb::Connect { discard_my_data, dry_run: false }
+            }
+            Command::Disconnect { force } => Verb::Disconnect { force },
+            Command::Primary { force } => Verb::Primary { force },
+            Command::Secondary { force } => Verb::Secondary { force },
+            Command::Status
+            | Command::Watch
+            | Command::WaitConnect
+            | Command::WaitSync
+            | Command::Shutdown => {
+                return Outcome::failed(exit::OTHER, "answered elsewhere");
+            }
+        };
+        match manager.find(name) {
+            Some(running) => manager.verb(name, &running, verb).await,
+            None => Outcome::no_such_resource(name),
+        }
+    }
+
+    async fn status(&self, resource: Option<&str>) -> Result<Vec<ResourceStatus>, Outcome> {
+        let wanted: Vec<(String, Rc<Running>)> = self
+            .0
+            .running
+            .borrow()
+            .iter()
+            .filter(|(name, _)| resource.is_none_or(|wanted| wanted == *name))
+            .map(|(name, running)| (name.clone(), running.clone()))
+            .collect();
+        if let (Some(name), true) = (resource, wanted.is_empty()) {
+            return Err(Outcome::no_such_resource(name));
+        }
+        let mut statuses = Vec::new();
+        for (_, running) in wanted {
+            // One that goes down in this moment is left out.
+            if let Ok(snapshot) = running.handle.snapshot().await {
+                statuses.push(report::status(&running.plan, &snapshot));
+            }
+        }
+        Ok(statuses)
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+}

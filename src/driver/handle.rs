@@ -1,0 +1,124 @@
+//! The daemon's end of a resource: starts its thread and sends it orders.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::{oneshot, watch};
+
+use super::ResourceSetup;
+use super::exports::Exports;
+use super::run::Driver;
+use super::snapshot::Snapshot;
+use crate::buffer::BufferPool;
+use crate::engine::effect::Refusal;
+use crate::engine::event::Verb;
+use crate::nbd::Accepted;
+
+/// What the daemon asks of a resource's thread.
+#[derive(Debug)]
+pub(super) enum Order {
+    Perform {
+        verb: Verb,
+        answer: oneshot::Sender<Result<(), Refusal>>,
+    },
+    Snapshot {
+        answer: oneshot::Sender<Snapshot>,
+    },
+    Serve(Box<Accepted>),
+    /// Close every client with ESHUTDOWN.
+    DismissClients,
+    /// End the thread as things are.
+    Stop,
+}
+
+/// The resource's thread has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the resource went down meanwhile")]
+pub struct Gone;
+
+/// A running resource. Dropping this stops it.
+#[derive(Debug)]
+pub struct ResourceHandle {
+    orders: UnboundedSender<Order>,
+    /// Closed when the thread has let go of everything.
+    alive: watch::Receiver<()>,
+}
+
+/// Starts the thread of a resource: no disk, no connection yet. `changes` counts up whenever
+/// something worth a look has changed.
+pub fn spawn(
+    setup: ResourceSetup,
+    exports: Exports,
+    changes: Arc<watch::Sender<u64>>,
+) -> std::io::Result<ResourceHandle> {
+    let (orders, received) = unbounded_channel();
+    let name = setup.name.clone();
+    let own_orders = orders.clone();
+    let (end_of_thread, alive) = watch::channel(());
+    let _thread = std::thread::Builder::new().name(format!("res-{name}")).spawn(move || {
+        // Dropped last: after the disk is unlocked and every socket closed.
+        let _end_of_thread = end_of_thread;
+        let run = || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_io()
+                .enable_time()
+                .build()
+                .expect("a runtime needs a few file descriptors");
+            let local = tokio::task::LocalSet::new();
+            let pool = BufferPool::default();
+            runtime.block_on(local.run_until(async move {
+                let driver = Driver::new(setup, exports, changes, received, pool);
+                driver.offer(own_orders);
+                driver.run().await;
+            }));
+        };
+        // A resource without its thread would answer nobody and still hold its sockets. Whatever
+        // was violated, the state in memory is not to be trusted: the peer and the activity log
+        // know how to go on from a crash.
+        if catch_unwind(AssertUnwindSafe(run)).is_err() {
+            eprintln!("twinblk: the thread of resource {name} panicked; aborting");
+            std::process::abort();
+        }
+    })?;
+    Ok(ResourceHandle { orders, alive })
+}
+
+impl ResourceHandle {
+    /// Has the engine carry out a verb; returns its decision, which may take as long as the peer
+    /// takes to agree.
+    pub async fn perform(&self, verb: Verb) -> Result<Result<(), Refusal>, Gone> {
+        let (answer, answered) = oneshot::channel();
+        self.orders.send(Order::Perform { verb, answer }).map_err(|_| Gone)?;
+        answered.await.map_err(|_| Gone)
+    }
+
+    pub async fn snapshot(&self) -> Result<Snapshot, Gone> {
+        let (answer, answered) = oneshot::channel();
+        self.orders.send(Order::Snapshot { answer }).map_err(|_| Gone)?;
+        answered.await.map_err(|_| Gone)
+    }
+
+    /// Closes every client with ESHUTDOWN.
+    pub fn dismiss_clients(&self) {
+        let _ = self.orders.send(Order::DismissClients);
+    }
+
+    /// Asks the thread to end; what is under way on the disk is completed.
+    pub fn stop(&self) {
+        let _ = self.orders.send(Order::Stop);
+    }
+
+    /// Waits until the thread has ended, disk and sockets free for others.
+    pub async fn stopped(&self) {
+        let mut alive = self.alive.clone();
+        // Nothing is ever sent: this ends with the sender.
+        while alive.changed().await.is_ok() {}
+    }
+}
+
+impl Drop for ResourceHandle {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

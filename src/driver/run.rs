@@ -1,0 +1,336 @@
+//! The loop: wait, drain, handle, act, settle, flush.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{oneshot, watch};
+
+use super::ResourceSetup;
+use super::backing::{Backing, Finished};
+use super::clients::Clients;
+use super::exports::Exports;
+use super::handle::Order;
+use super::peer::{Peer, PeerNews};
+use super::polling::Polling;
+use super::slab::Slab;
+use super::timers::{Clock, Timers};
+use crate::buffer::{BufferPool, Payload};
+use crate::engine::Engine;
+use crate::engine::effect::{Effects, Refusal};
+use crate::engine::event::{ClientOperation, CommandId, Event, PayloadId, RequestId, Time};
+use crate::link::LinkEvent;
+use crate::nbd::ClientEvent;
+
+/// Events taken from one source in one turn. Enough to share a submission and a write among many,
+/// few enough that the first of them is answered within a millisecond.
+const BATCH_MAX: usize = 256;
+
+/// Timers that fire in one turn: every kind twice. One that is set anew for the past must not keep
+/// everything else from being heard.
+const TIMERS_MAX: usize = 10;
+
+/// How soon to look again whether the peer has taken what kept clients waiting: its socket frees
+/// half a MiB at a time, which takes longer on anything below 4 Gbit/s.
+const CONGESTION_LOOK_MS: u64 = 1;
+
+pub(super) struct Driver {
+    pub(super) setup: ResourceSetup,
+    pub(super) engine: Engine,
+    pub(super) clock: Clock,
+    random: SystemRandom,
+    pub(super) pool: BufferPool,
+    pub(super) payloads: Slab<Payload>,
+    pub(super) backing: Option<Backing>,
+    /// Closed by the engine, with operations that the kernel has not finished.
+    pub(super) retiring: Vec<Backing>,
+    /// The engine asked for the disk while an old one was retiring.
+    pub(super) open_wanted: bool,
+    pub(super) peer: Peer,
+    pub(super) clients: Clients,
+    pub(super) client_events: UnboundedSender<ClientEvent>,
+    client_inbox: UnboundedReceiver<ClientEvent>,
+    orders: UnboundedReceiver<Order>,
+    pub(super) commands: BTreeMap<CommandId, oneshot::Sender<Result<(), Refusal>>>,
+    next_command: u64,
+    pub(super) timers: Timers,
+    polling: Polling,
+    pub(super) exports: Exports,
+    pub(super) changes: Arc<watch::Sender<u64>>,
+    /// Something that status shows changed in this turn.
+    pub(super) changed: bool,
+    /// Events that performing effects gave rise to.
+    pub(super) followups: VecDeque<Event>,
+    /// What ended the last sleep.
+    arrivals: Vec<Arrival>,
+    effects: Effects,
+    finished: Vec<Finished>,
+    pub(super) admitted: Vec<(RequestId, ClientOperation)>,
+    stopping: bool,
+}
+
+/// Something taken out of its queue while sleeping.
+enum Arrival {
+    News(PeerNews),
+    Client(ClientEvent),
+    Order(Order),
+}
+
+impl Driver {
+    pub(super) fn new(
+        setup: ResourceSetup,
+        exports: Exports,
+        changes: Arc<watch::Sender<u64>>,
+        orders: UnboundedReceiver<Order>,
+        pool: BufferPool,
+    ) -> Self {
+        let (client_events, client_inbox) = unbounded_channel();
+        Self {
+            engine: Engine::new(setup.engine.clone()),
+            clock: Clock::start(),
+            random: SystemRandom::new(),
+            payloads: Slab::default(),
+            backing: None,
+            retiring: Vec::new(),
+            open_wanted: false,
+            peer: Peer::new(setup.link.clone(), pool.clone()),
+            clients: Clients::default(),
+            client_events,
+            client_inbox,
+            orders,
+            commands: BTreeMap::new(),
+            next_command: 0,
+            timers: Timers::default(),
+            polling: Polling::new(setup.polling),
+            exports,
+            changes,
+            changed: true,
+            followups: VecDeque::new(),
+            arrivals: Vec::new(),
+            effects: Effects::new(),
+            finished: Vec::new(),
+            admitted: Vec::new(),
+            stopping: false,
+            pool,
+            setup,
+        }
+    }
+
+    /// Until the daemon stops the resource.
+    pub(super) async fn run(mut self) {
+        while !self.stopping {
+            let handled = self.turn();
+            let now = self.clock.now();
+            if handled > 0 {
+                self.polling.saw_events(now);
+            }
+            if handled > 0 || self.polling.look_again(now) {
+                // Lets the sockets' tasks run and looks at the sockets without waiting.
+                tokio::task::yield_now().await;
+            } else {
+                self.sleep().await;
+            }
+        }
+        self.shut_down().await;
+    }
+
+    /// Handles everything that has arrived; returns how much that was.
+    fn turn(&mut self) -> usize {
+        let now = self.clock.now();
+        let mut handled = 0;
+        for arrival in std::mem::take(&mut self.arrivals) {
+            handled += 1;
+            match arrival {
+                Arrival::News(news) => self.take_news(now, news),
+                Arrival::Client(event) => self.take_client_event(now, event),
+                Arrival::Order(order) => self.take_order(now, order),
+            }
+        }
+        handled += self.drain_disk(now);
+        for _ in 0..BATCH_MAX {
+            let Some(news) = self.peer.poll_news() else { break };
+            handled += 1;
+            self.take_news(now, news);
+        }
+        for _ in 0..BATCH_MAX {
+            if self.peer.is_congested() {
+                break;
+            }
+            let Ok(event) = self.client_inbox.try_recv() else { break };
+            handled += 1;
+            self.take_client_event(now, event);
+        }
+        while let Ok(order) = self.orders.try_recv() {
+            handled += 1;
+            self.take_order(now, order);
+        }
+        for _ in 0..TIMERS_MAX {
+            let Some(timer) = self.timers.take_due(now) else { break };
+            handled += 1;
+            self.handle(now, Event::TimerFired(timer));
+        }
+        if self.open_wanted && self.retiring.is_empty() {
+            handled += 1;
+            self.open_disk();
+            self.handle_followups(now);
+        }
+        if handled > 0 {
+            self.engine.settle(now, &mut self.effects);
+            self.perform_all(now);
+            self.handle_followups(now);
+        }
+        // The peer and the clients can work while a backend that copies does so.
+        self.peer.flush();
+        self.clients.flush();
+        if let Some(backing) = &mut self.backing {
+            backing.kick();
+        }
+        self.publish();
+        handled
+    }
+
+    /// One event and everything that follows from it.
+    pub(super) fn handle(&mut self, now: Time, event: Event) {
+        self.handle_one(now, event);
+        self.handle_followups(now);
+    }
+
+    fn handle_followups(&mut self, now: Time) {
+        while let Some(event) = self.followups.pop_front() {
+            self.handle_one(now, event);
+        }
+    }
+
+    fn handle_one(&mut self, now: Time, event: Event) {
+        let random = &self.random;
+        self.engine.stock_random(&mut || {
+            let mut bytes = [0; 8];
+            random.fill(&mut bytes).expect("the system's random source works");
+            u64::from_ne_bytes(bytes)
+        });
+        self.engine.handle(now, event, &mut self.effects);
+        self.perform_all(now);
+    }
+
+    fn perform_all(&mut self, now: Time) {
+        let mut effects = std::mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            self.perform(now, effect);
+        }
+        self.effects = effects;
+    }
+
+    fn drain_disk(&mut self, now: Time) -> usize {
+        let mut finished = std::mem::take(&mut self.finished);
+        if let Some(backing) = &mut self.backing {
+            backing.completions(&self.pool, &mut finished);
+        }
+        let handled = finished.len();
+        for (op, result) in finished.drain(..) {
+            let result = result.map(|data| data.map(|data| PayloadId(self.payloads.insert(data))));
+            self.handle(now, Event::DiskCompleted { op, result });
+        }
+        self.finished = finished;
+        let mut ignored = Vec::new();
+        self.retiring.retain_mut(|backing| {
+            backing.completions(&self.pool, &mut ignored);
+            backing.kick();
+            backing.in_flight() > 0
+        });
+        handled
+    }
+
+    fn take_news(&mut self, now: Time, news: PeerNews) {
+        let event = match news {
+            PeerNews::Established { session, version, features, resolve } => {
+                Event::SessionEstablished { session, version, features, resolve }
+            }
+            PeerNews::HandshakeFailed(failure) => Event::HandshakeFailed(failure),
+            PeerNews::Link { session, event: LinkEvent::Packet { packet, payload } } => {
+                let payload = payload.map(|payload| PayloadId(self.payloads.insert(payload)));
+                Event::PacketReceived { session, packet, payload }
+            }
+            PeerNews::Link { session, event: LinkEvent::Lost(cause) } => {
+                Event::SessionLost { session, cause }
+            }
+        };
+        self.handle(now, event);
+    }
+
+    fn take_order(&mut self, now: Time, order: Order) {
+        match order {
+            Order::Perform { verb, answer } => {
+                self.next_command += 1;
+                let command = CommandId(self.next_command);
+                tracing::info!(resource = self.setup.name, ?verb, "command");
+                self.commands.insert(command, answer);
+                self.handle(now, Event::Commanded { command, verb });
+            }
+            Order::Snapshot { answer } => {
+                let _ = answer.send(self.snapshot());
+            }
+            Order::Serve(client) => self.take_client(now, *client),
+            Order::DismissClients => self.clients.shut_down(),
+            Order::Stop => self.stopping = true,
+        }
+    }
+
+    /// Until something arrives or a timer is due.
+    async fn sleep(&mut self) {
+        let congested = self.peer.is_congested();
+        let mut due = self.timers.next().map(|at| self.clock.instant(at));
+        if congested {
+            let look = self.clock.instant(self.clock.now().after_ms(CONGESTION_LOOK_MS));
+            due = Some(due.map_or(look, |due| due.min(look)));
+        }
+        let timer = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let disk = async {
+            let waits: Vec<_> = self.backing.iter().chain(&self.retiring).collect();
+            match waits.as_slice() {
+                [] => std::future::pending().await,
+                [only] => only.ready().await,
+                [first, others @ ..] => {
+                    // A disk that retires is rare and short-lived: its first companion is enough,
+                    // the rest is looked at on the way.
+                    tokio::select! {
+                        () = first.ready() => {}
+                        () = others[0].ready() => {}
+                    }
+                }
+            }
+        };
+        let arrival = tokio::select! {
+            () = disk => None,
+            news = self.peer.news() => Some(Arrival::News(news)),
+            Some(event) = self.client_inbox.recv(), if !congested => Some(Arrival::Client(event)),
+            order = self.orders.recv() => Some(Arrival::Order(order.unwrap_or(Order::Stop))),
+            () = timer => None,
+        };
+        self.arrivals.extend(arrival);
+    }
+
+    /// What the kernel still works on is waited for: its buffers are ours.
+    async fn shut_down(mut self) {
+        self.exports.remove(&self.setup.name);
+        self.clients.shut_down();
+        self.clients.flush();
+        self.retiring.extend(self.backing.take());
+        let mut ignored = Vec::new();
+        while let Some(backing) = self.retiring.last_mut() {
+            backing.retire();
+            backing.kick();
+            while backing.in_flight() > 0 {
+                backing.ready().await;
+                backing.completions(&self.pool, &mut ignored);
+            }
+            self.retiring.pop();
+        }
+        self.changes.send_modify(|count| *count += 1);
+    }
+}

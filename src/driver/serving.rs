@@ -1,0 +1,98 @@
+//! Whether clients are served, and what those are told that are not.
+
+use tokio::sync::mpsc::UnboundedSender;
+use twinblk_proto::state::{DiskState, Role, State};
+use twinblk_proto::units::SECTOR_BYTES;
+
+use super::handle::Order;
+use super::run::Driver;
+use crate::nbd::ExportInfo;
+
+impl Driver {
+    pub(super) fn state_changed(&mut self, old: State, new: State, reason: &str) {
+        tracing::info!(
+            resource = self.setup.name,
+            old = %describe(&old),
+            new = %describe(&new),
+            reason,
+            "state"
+        );
+        self.changed = true;
+        if old.role == Role::Primary && new.role != Role::Primary {
+            self.clients.shut_down();
+        }
+    }
+
+    /// From now on clients can find this resource.
+    pub(super) fn offer(&self, orders: UnboundedSender<Order>) {
+        self.exports.add(self.export(), orders);
+    }
+
+    /// Tells listeners and watchers what has changed in this turn.
+    pub(super) fn publish(&mut self) {
+        if !std::mem::take(&mut self.changed) {
+            return;
+        }
+        self.exports.update(self.export());
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    pub(super) fn export(&self) -> ExportInfo {
+        let size_bytes = self.engine.device_sectors() * SECTOR_BYTES;
+        let state = self.engine.state();
+        let mut export = ExportInfo::new(&self.setup.name, size_bytes);
+        export.description = format!("twinblk resource {}", describe(&state));
+        export.serving = self.serving(&state, size_bytes);
+        export
+    }
+
+    fn serving(&self, state: &State, size_bytes: u64) -> Result<(), String> {
+        let name = &self.setup.name;
+        if state.role != Role::Primary {
+            let here = format!("{name} is Secondary on this node");
+            return Err(match state.peer {
+                Role::Primary => {
+                    let host = &self.setup.peer_host;
+                    match self.setup.peer_uris.as_slice() {
+                        [] => format!("{here}; the primary is {host}"),
+                        uris => format!("{here}; the primary is {host}: {}", uris.join(" or ")),
+                    }
+                }
+                Role::Secondary => {
+                    format!("{here} and on {}; try: twinblk primary {name}", self.setup.peer_host)
+                }
+                Role::Unknown => format!(
+                    "{here} and {} is not connected; try: twinblk primary {name}",
+                    self.setup.peer_host
+                ),
+            });
+        }
+        if size_bytes == 0 {
+            return Err(format!("{name} has no size yet: neither disk was ever attached"));
+        }
+        Ok(())
+    }
+}
+
+/// `Primary/Secondary Connected UpToDate/UpToDate`, as an operator reads it.
+pub(super) fn describe(state: &State) -> String {
+    let mut text = format!(
+        "{}/{} {} {}/{}",
+        state.role, state.peer, state.connection, state.disk, state.peer_disk
+    );
+    for (set, word) in [
+        (state.suspended_user, " suspended:user"),
+        (state.suspended_no_data, " suspended:no-data"),
+        (state.suspended_fencing, " suspended:fencing"),
+    ] {
+        if set {
+            text.push_str(word);
+        }
+    }
+    text
+}
+
+/// Whether the local disk alone knows what the device holds.
+pub(super) fn local_disk_is_authoritative(state: &State) -> bool {
+    state.disk == DiskState::UpToDate
+}

@@ -1,0 +1,30 @@
+//! What a resource tells about itself.
+
+use std::time::Duration;
+
+use crate::engine::status::Status;
+
+/// The state of a resource at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub engine: Status,
+    pub size_bytes: u64,
+    /// `io_uring`, `threads` or `inline`; empty while there is no disk.
+    pub backend: &'static str,
+    pub direct_io: bool,
+    pub clients: Vec<ClientSnapshot>,
+    /// Payloads that the engine has not released, requests that it has not answered, disk actions
+    /// under way: all are 0 when nothing happens, or something leaks.
+    pub payloads_held: usize,
+    pub requests_open: usize,
+    pub disk_actions: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientSnapshot {
+    /// Address, or process id on the unix socket.
+    pub peer: String,
+    pub since: Duration,
+    pub requests: u64,
+    pub in_flight: u64,
+}

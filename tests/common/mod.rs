@@ -1,0 +1,7 @@
+//! What tests of whole processes share.
+
+#![allow(dead_code, reason = "every test program uses another part of this")]
+
+pub mod ledger;
+pub mod nbd;
+pub mod pair;

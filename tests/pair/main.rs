@@ -1,0 +1,11 @@
+//! Pairs of real processes on loopback: the main job, end to end (DESIGN.md 8, rung 4).
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod failover;
+mod first_sync;
+mod refusals;
+mod resync;
+mod split_brain;
+mod tools;
