@@ -223,6 +223,12 @@ impl Engine {
             let mine = self.record.wanted().generations.current;
             let peers = self.peer_generations().map(|peer| peer.current);
             self.status.exposed_generation = Some(peers.unwrap_or(mine));
+            if peers.is_some_and(|peers| super::generation::same(peers, mine)) && self.mirrors() {
+                // The lost disk's record shares the peer's generation until that begins a new one:
+                // no write that the disk misses is answered before (I10).
+                self.status.awaits_generation = true;
+                self.record.close_gate();
+            }
         }
         self.change(reason, |s| s.disk = D::Failed);
         self.end_resync_roles();

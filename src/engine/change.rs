@@ -105,8 +105,11 @@ impl Engine {
             && self.record.wanted().generations.bitmap == 0
         {
             self.begin_generation();
-            if new.connection >= C::Connected {
-                self.send_uuids(0);
+            if new.connection >= C::Connected
+                && let Some(session) = &self.session
+            {
+                let session = session.id;
+                self.after_record(AfterRecord::TellGeneration(session));
             }
         }
     }

@@ -291,6 +291,9 @@ impl Engine {
         }
         let session = self.session.as_mut().expect("packets come from the session");
         session.peer_uuids = Some(uuids);
+        if !same(uuids.current, self.record.wanted().generations.current) {
+            self.generation_came();
+        }
         if self.is_primary() && self.state.disk < D::Inconsistent {
             self.status.exposed_generation = Some(uuids.current);
         }
@@ -307,6 +310,13 @@ impl Engine {
                 s.disk = D::UpToDate;
                 s.peer_disk = D::UpToDate;
             });
+        }
+    }
+
+    /// The peer began the generation that a lost disk waits for, or never will.
+    pub(super) fn generation_came(&mut self) {
+        if std::mem::take(&mut self.status.awaits_generation) {
+            self.open_gate();
         }
     }
 

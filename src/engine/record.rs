@@ -17,6 +17,8 @@ use super::{Engine, Purpose};
 #[derive(Debug)]
 pub(super) enum AfterRecord {
     ReplyCommand(CommandId),
+    /// The peer, who has no disk, may answer writes under the generation begun for it (I10).
+    TellGeneration(SessionId),
     /// Answers to writes may go on (I10).
     OpenGate,
     SendSyncUuid {
@@ -193,13 +195,20 @@ impl Engine {
         }
     }
 
+    pub(super) fn open_gate(&mut self) {
+        self.record.gates -= 1;
+        if self.record.gates == 0 {
+            self.gate_opened();
+        }
+    }
+
     fn record_is_durable(&mut self, then: AfterRecord) {
         match then {
             AfterRecord::ReplyCommand(command) => self.reply_command(command, Ok(())),
-            AfterRecord::OpenGate => {
-                self.record.gates -= 1;
-                if self.record.gates == 0 {
-                    self.gate_opened();
+            AfterRecord::OpenGate => self.open_gate(),
+            AfterRecord::TellGeneration(session) => {
+                if self.is_session(session) {
+                    self.send_uuids(0);
                 }
             }
             AfterRecord::SendSyncUuid { session, uuid } => self.send_sync_uuid(session, uuid),

@@ -192,6 +192,7 @@ impl Engine {
         self.emit(Effect::ClearTimer(Timer::Ping));
         self.emit(Effect::ClearTimer(Timer::RequestTimeout));
         self.end_resync_roles();
+        self.generation_came();
         self.drop_peer_writes();
         self.drop_peer_reads();
         self.drop_epochs();

@@ -76,6 +76,8 @@ pub(super) struct Story {
     pub(super) exposed_generation: Option<u64>,
     /// Opened while a handshake ran.
     pub(super) held_disk: Option<super::event::AttachedDisk>,
+    /// Answers wait for the peer's new generation.
+    pub(super) awaits_generation: bool,
     pub(super) bitmap_scratch: Option<Vec<u64>>,
 }
 
