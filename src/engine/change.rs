@@ -114,6 +114,20 @@ impl Engine {
         }
     }
 
+    /// The peer could not write what this Primary mirrored, and may not have noted that yet: its
+    /// record shares the generation until this node begins another (I10).
+    pub(super) fn peer_missed_a_write(&mut self) {
+        let fresh = self.record.wanted().generations.bitmap == 0;
+        if fresh && self.is_primary() && self.state.disk == D::UpToDate {
+            self.begin_generation();
+            self.update_record();
+            if let Some(session) = &self.session {
+                let session = session.id;
+                self.after_record(AfterRecord::TellGeneration(session));
+            }
+        }
+    }
+
     /// Begins a new generation; answers to writes wait until it is durable.
     pub(super) fn begin_generation(&mut self) {
         let random = self.random();

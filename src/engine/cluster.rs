@@ -70,6 +70,11 @@ impl Engine {
             self.answer_change(Code::ConcurrentChange, whole_connection);
             return Ok(());
         }
+        if has(StateWord::ROLE) && matches!(self.state.disk, D::Attaching | D::Negotiating) {
+            // Who is source is being decided by the roles as they are.
+            self.answer_change(Code::InTransientState, whole_connection);
+            return Ok(());
+        }
         let connection = has(StateWord::CONNECTION).then_some(wanted.connection);
         let unsupported = connection.is_some_and(|connection| {
             !matches!(connection, C::Disconnecting | C::Connected | C::WFReportParams)

@@ -22,6 +22,8 @@ enum Step {
     Begin,
     /// The peer was asked.
     AskedPeer(Wish),
+    /// Granted a detach; the peer's new generation is on its way.
+    AwaitingGeneration,
     /// A refusal that may go away: tried again by the timer.
     Retrying,
     Opening,
@@ -301,7 +303,26 @@ impl Engine {
                 "disconnected by command",
                 Some(CloseManner::AfterFlush),
             ),
+            Wish::Detach if self.is_primary() && self.shares_peers_generation() => {
+                // The peer begins a generation for what this disk will miss: clients go on after
+                // it is known, so that a lost connection finds the same data again.
+                self.commands.step = Step::AwaitingGeneration;
+                let patience = self.ping_timeout_ms() * 4;
+                self.set_timer(Timer::CommandRetry, patience);
+            }
             Wish::Detach => self.write_back_and_detach(),
+        }
+    }
+
+    fn shares_peers_generation(&self) -> bool {
+        let mine = self.record.wanted().generations.current;
+        self.peer_generations().is_some_and(|peer| super::generation::same(peer.current, mine))
+    }
+
+    /// `P_UUIDS` came.
+    pub(super) fn generation_came_for_detach(&mut self) {
+        if self.commands.step == Step::AwaitingGeneration && !self.shares_peers_generation() {
+            self.write_back_and_detach();
         }
     }
 
@@ -311,6 +332,7 @@ impl Engine {
                 self.commands.step = Step::Begin;
                 self.pump_commands();
             }
+            Step::AwaitingGeneration => self.write_back_and_detach(),
             Step::AskedPeer(_) => {
                 self.drop_session(
                     C::NetworkFailure,
@@ -323,7 +345,7 @@ impl Engine {
 
     /// The connection is gone while the peer was asked: the command begins anew, alone.
     pub(super) fn cluster_peer_gone(&mut self) {
-        if self.commands.has_request() {
+        if self.commands.has_request() || self.commands.step == Step::AwaitingGeneration {
             self.commands.step = Step::Begin;
         }
     }

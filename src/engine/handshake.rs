@@ -293,6 +293,7 @@ impl Engine {
         session.peer_uuids = Some(uuids);
         if !same(uuids.current, self.record.wanted().generations.current) {
             self.generation_came();
+            self.generation_came_for_detach();
         }
         if self.is_primary() && self.state.disk < D::Inconsistent {
             self.status.exposed_generation = Some(uuids.current);
@@ -328,6 +329,12 @@ impl Engine {
         let session = self.session.as_ref().expect("packets come from the session");
         if !session.protocol_seen || session.peer_sizes.is_none() {
             return Err("P_STATE before P_PROTOCOL and P_SIZES".into());
+        }
+        if peer.disk == D::Negotiating && self.commands.has_request() {
+            // My promotion may be granted already, its answer on the other socket: both nodes must
+            // decide by the same roles, so the answer comes first.
+            self.status.held_state = Some(word);
+            return Ok(());
         }
         let old = self.state;
         let uuid_flags = session.peer_uuids.map_or(0, |uuids| uuids.flags);

@@ -71,6 +71,9 @@ impl Engine {
             }
             Packet::StateChangeReply(code) | Packet::ConnectionStateChangeReply(code) => {
                 self.change_answered(code);
+                if let Some(word) = self.status.held_state.take() {
+                    return self.peer_state(word);
+                }
             }
             Packet::ReceiveAck(ack) => return self.acked(ack, Remote::Received),
             Packet::WriteAck(ack) => return self.acked(ack, Remote::Written),

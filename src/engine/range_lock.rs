@@ -4,13 +4,15 @@
 //! A holder joins with its range and waits for everything older that conflicts; it may go when the
 //! last of those has left. Waiting is by arrival, so there are no cycles and nobody starves.
 //!
+//! Rows wait for columns that came before:
+//!
 //! | | Client | Peer | SourceRead | TargetRequest | TargetWrite |
 //! | --- | --- | --- | --- | --- | --- |
 //! | Client: a client's write | x | x | x | x | x |
 //! | Peer: a write that the peer sent | x | x | x | | x |
 //! | SourceRead: a resync read for the peer | x | x | | | |
 //! | TargetRequest: resync data asked for | x | | | | |
-//! | TargetWrite: resync data being written | x | x | | | x |
+//! | TargetWrite: resync data being written | | x | | | x |
 //!
 //! A peer's write does not wait for resync data that was only asked for: the source holds that
 //! answer back until the write is acknowledged, so the two would wait for each other.
@@ -31,9 +33,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    const fn conflicts(self, other: Self) -> bool {
+    /// Whether a newcomer of this kind waits for an older holder.
+    const fn conflicts(self, older: Self) -> bool {
         use Kind::*;
-        match (self, other) {
+        match (self, older) {
+            // The clients that overlap wait for the request that this data answers.
+            (TargetWrite, Client) => false,
             (Client, _) | (_, Client) => true,
             (Peer, TargetRequest) | (TargetRequest, Peer) => false,
             (Peer, _) | (_, Peer) => true,
@@ -166,6 +171,20 @@ mod tests {
         let mut granted = Vec::new();
         locks.leave(first, &mut granted);
         assert_eq!(granted.len(), 1);
+    }
+
+    #[test]
+    fn resync_data_does_not_wait_for_a_client_that_waits_for_it() {
+        let mut locks = RangeLocks::default();
+        let (request, _) = locks.join(range(0, 16), Kind::TargetRequest, 1);
+        assert!(!locks.join(range(4, 4), Kind::Client, 2).1);
+        let (write, go) = locks.join(range(0, 16), Kind::TargetWrite, 3);
+        assert!(go);
+        let mut granted = Vec::new();
+        locks.leave(write, &mut granted);
+        assert!(granted.is_empty());
+        locks.leave(request, &mut granted);
+        assert_eq!(granted, [Granted { kind: Kind::Client, owner: 2 }]);
     }
 
     #[test]

@@ -193,6 +193,7 @@ impl Engine {
         self.emit(Effect::ClearTimer(Timer::RequestTimeout));
         self.end_resync_roles();
         self.generation_came();
+        self.status.held_state = None;
         self.drop_peer_writes();
         self.drop_peer_reads();
         self.drop_epochs();

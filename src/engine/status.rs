@@ -78,6 +78,8 @@ pub(super) struct Story {
     pub(super) held_disk: Option<super::event::AttachedDisk>,
     /// Answers wait for the peer's new generation.
     pub(super) awaits_generation: bool,
+    /// State of an attaching peer, until my own request is answered.
+    pub(super) held_state: Option<twinblk_proto::state::StateWord>,
     pub(super) bitmap_scratch: Option<Vec<u64>>,
 }
 

@@ -51,6 +51,13 @@ impl Engine {
     /// The target is UpToDate.
     pub(super) fn finish_as_source(&mut self) {
         self.record.edit(|record| record.generations.clear_bitmap());
+        let mine = self.record.wanted().generations;
+        if let Some(uuids) = self.session.as_mut().and_then(|session| session.peer_uuids.as_mut()) {
+            // The target took mine over; it does not say so.
+            uuids.current = mine.current;
+            uuids.bitmap = mine.bitmap;
+            uuids.history = mine.history;
+        }
         self.write_all_pages(AfterBitmap::Nothing);
         self.note(NoteLevel::Info, "resync done: the peer is UpToDate");
         self.change("resync done", |s| {

@@ -294,6 +294,7 @@ impl Engine {
             Remote::Missed => {
                 write.remote = Remote::Missed;
                 self.bitmap.set_range(range.blocks_touched());
+                self.peer_missed_a_write();
             }
             _ if write.remote == Remote::Missed => {}
             _ => write.remote = write.remote.max(remote),

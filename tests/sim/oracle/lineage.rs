@@ -90,6 +90,9 @@ struct Read {
 struct Sector {
     base: Stamp,
     base_at: u64,
+    /// What the sector may still fall back to: being found on a disk at a promotion makes content
+    /// certain, not stable. Empty once an answered flush began after it was found.
+    earlier: BTreeSet<Stamp>,
     writes: Vec<u64>,
     reads: Vec<Read>,
 }
@@ -138,6 +141,9 @@ impl Lineage {
 
     pub fn flushed(&mut self, begun: u64) {
         self.flushes.push(begun);
+        for entry in self.sectors.values_mut().filter(|entry| entry.base_at < begun) {
+            entry.earlier.clear();
+        }
     }
 
     /// When the flush began that ended the era before `era`.
@@ -154,6 +160,7 @@ impl Lineage {
         self.sectors.entry(sector).or_insert_with(|| Sector {
             base,
             base_at: 0,
+            earlier: BTreeSet::new(),
             writes: Vec::new(),
             reads: Vec::new(),
         })
@@ -192,6 +199,14 @@ impl Lineage {
         value: Stamp,
         floor: Floor,
     ) -> Result<(), String> {
+        let fallen_back = !matches!(floor, Floor::Answered)
+            && self.sectors.get(&sector).is_some_and(|entry| {
+                entry.earlier.contains(&value)
+                    && entry.writes.iter().all(|number| !log.get(*number).stable)
+            });
+        if fallen_back {
+            return Ok(());
+        }
         self.explain(log, sector, value, u64::MAX, |write| match floor {
             Floor::Answered => write.answered.is_some(),
             Floor::Stable => write.stable,
@@ -257,6 +272,20 @@ impl Lineage {
     ) -> Result<(), String> {
         self.check_linearizable(log)?;
         for (sector, entry) in &mut self.sectors {
+            let stable = entry.writes.iter().filter(|number| log.get(**number).stable);
+            let stable_began = stable.map(|number| log.get(*number).invoked).max();
+            if stable_began.is_some() {
+                entry.earlier.clear();
+            } else {
+                entry.earlier.insert(entry.base);
+            }
+            for number in &entry.writes {
+                let write = log.get(*number);
+                if write.answered.unwrap_or(u64::MAX) >= stable_began.unwrap_or(0) {
+                    let left = if write.zero { ZEROES } else { stamp(*number, *sector) };
+                    entry.earlier.insert(left);
+                }
+            }
             entry.base = view(*sector);
             entry.base_at = at;
             entry.reads.clear();
