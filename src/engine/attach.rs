@@ -280,6 +280,7 @@ impl Engine {
                 self.peer_epoch_flushed(session, epoch, result.err());
             }
             Purpose::ResyncWrite(key) => self.resync_write_done(key, result.err()),
+            Purpose::DataFlush(then) => self.data_flushed(then, result.err()),
             Purpose::BitmapFlush => self.bitmap_flushed(result.err()),
             Purpose::Record { version } => match result {
                 Ok(_) => self.record_written(version),
@@ -318,8 +319,13 @@ impl Engine {
             self.status.counters.log_writes += 1;
             let replaced = transaction.replaced;
             self.status.pending_log = Some(transaction.update);
-            // I7: the bits of an extent are durable before its slot is given away.
-            self.write_pages_of(replaced, super::record::AfterBitmap::WriteLog);
+            if replaced.is_empty() {
+                self.write_log_transaction();
+            } else {
+                // I7: the bits of an extent are durable before its slot is given away, and so is
+                // what was written to it.
+                self.write_pages_of(replaced, super::record::AfterBitmap::FlushForLog);
+            }
         } else if self.log.has_waiting() {
             // No room: finish epochs, so that their extents become idle.
             self.close_epoch();

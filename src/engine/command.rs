@@ -349,7 +349,12 @@ impl Engine {
         if self.writes_open() || !self.reads.is_empty() || !self.flushes.is_empty() {
             return;
         }
+        // The Primary flag stands for what may differ after a crash: it stays until the peer has
+        // everything on stable storage, or is gone and its blocks are marked.
         self.close_epoch();
+        if self.epochs.newest().is_some() {
+            return;
+        }
         self.commands.step = Step::WritingBitmap;
         self.write_all_pages(AfterBitmap::Demote);
     }

@@ -486,6 +486,7 @@ impl Engine {
         let situation = Situation {
             my_disk,
             peer_disk,
+            attaching: self.state.disk == D::Negotiating,
             i_am_primary: with.i_am_primary,
             peer_is_primary: with.peer_is_primary,
             resolve: with.resolve,

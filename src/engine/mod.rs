@@ -100,6 +100,8 @@ enum Purpose {
     BitmapPages {
         pages: Vec<u32>,
     },
+    /// Data that metadata is about to stop standing for.
+    DataFlush(record::AfterFlush),
     /// Data before the bits that were cleared for it are written back.
     BitmapFlush,
 }

@@ -74,12 +74,22 @@ impl RecordKeeper {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AfterBitmap {
     Nothing,
-    /// The pages of replaced extents are on disk: the log transaction may be written.
-    WriteLog,
+    /// The pages of replaced extents are on disk: flush what was written to them, then log.
+    FlushForLog,
     /// The set-all is on disk: the superblock need not say so any more.
     ClearFullSync,
     StartTarget(SessionId),
     FinishTarget(SessionId),
+    Demote,
+    Detach,
+}
+
+/// What waits until everything written so far is stable on the local disk. The activity log and the
+/// Primary flag stand for data in its volatile cache; they do not let go of it before (the kernel
+/// writes both with a preceding flush).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AfterFlush {
+    WriteLog,
     Demote,
     Detach,
 }
@@ -258,6 +268,29 @@ impl Engine {
         }
     }
 
+    fn flush_data(&mut self, then: AfterFlush) {
+        if self.state.disk < D::Inconsistent {
+            return self.data_is_stable(then);
+        }
+        self.disk_op(Purpose::DataFlush(then), DiskAction::Flush);
+    }
+
+    pub(super) fn data_flushed(&mut self, then: AfterFlush, failure: Option<DiskFailure>) {
+        if let Some(failure) = failure {
+            self.local_io_error("flush", &failure);
+            self.fail_disk("a flush failed: what was written before may be lost");
+        }
+        self.data_is_stable(then);
+    }
+
+    fn data_is_stable(&mut self, then: AfterFlush) {
+        match then {
+            AfterFlush::WriteLog => self.write_log_transaction(),
+            AfterFlush::Demote => self.demote_bitmap_written(),
+            AfterFlush::Detach => self.detach_bitmap_written(),
+        }
+    }
+
     pub(super) fn bitmap_flushed(&mut self, failure: Option<DiskFailure>) {
         self.bitmap_writer.under_way = false;
         if let Some(failure) = failure {
@@ -285,7 +318,7 @@ impl Engine {
     fn bitmap_is_durable(&mut self, then: AfterBitmap) {
         match then {
             AfterBitmap::Nothing => {}
-            AfterBitmap::WriteLog => self.write_log_transaction(),
+            AfterBitmap::FlushForLog => self.flush_data(AfterFlush::WriteLog),
             AfterBitmap::ClearFullSync => {
                 self.record.edit(|record| record.full_sync = false);
                 self.pump_record();
@@ -295,8 +328,8 @@ impl Engine {
                 self.after_record(AfterRecord::StartTarget(session));
             }
             AfterBitmap::FinishTarget(session) => self.target_bitmap_written(session),
-            AfterBitmap::Demote => self.demote_bitmap_written(),
-            AfterBitmap::Detach => self.detach_bitmap_written(),
+            AfterBitmap::Demote => self.flush_data(AfterFlush::Demote),
+            AfterBitmap::Detach => self.flush_data(AfterFlush::Detach),
         }
     }
 }

@@ -12,6 +12,8 @@ use super::generation::Outcome;
 pub struct Situation {
     pub my_disk: DiskState,
     pub peer_disk: DiskState,
+    /// My disk is being attached: nobody reads from it yet.
+    pub attaching: bool,
     pub i_am_primary: bool,
     pub peer_is_primary: bool,
     pub resolve: bool,
@@ -114,6 +116,7 @@ pub fn decide(outcome: Outcome, rule: u32, at: &Situation, settings: &Settings) 
     }
     if target
         && at.i_am_primary
+        && !at.attaching
         && at.my_disk >= DiskState::Consistent
         && settings.rr_conflict != RoleConflictPolicy::Violently
     {
@@ -206,6 +209,7 @@ mod tests {
         Situation {
             my_disk: DiskState::UpToDate,
             peer_disk: DiskState::UpToDate,
+            attaching: false,
             i_am_primary: false,
             peer_is_primary: false,
             resolve: false,

@@ -8,7 +8,10 @@ use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
-use twinblk_proto::codec::{self, Framing, Header};
+use twinblk_proto::codec::command::{P_AUTH_CHALLENGE, P_AUTH_RESPONSE, P_CONNECTION_FEATURES};
+use twinblk_proto::codec::{
+    self, BodyLength, CHALLENGE_BYTES_MAX, CHALLENGE_BYTES_MIN, Framing, Header,
+};
 use twinblk_proto::digest;
 use twinblk_proto::packet::{ConnectionFeatures, Packet};
 
@@ -16,17 +19,6 @@ use super::HandshakeFailure;
 use super::connect::{self, Pair};
 use super::random::Random;
 use super::settings::{Authentication, LinkSettings};
-
-const P_AUTH_CHALLENGE: u16 = 0x10;
-const P_AUTH_RESPONSE: u16 = 0x11;
-/// Bytes of our challenge, and the least that a peer's may have.
-const CHALLENGE_BYTES: usize = 64;
-/// The most that a peer's challenge may have.
-const CHALLENGE_BYTES_MAX: usize = 128;
-/// From this version on every header has 16 bytes (wire.md 2).
-const VERSION_LONG_HEADERS: u32 = 100;
-const SHORT_HEADER_BYTES: usize = 8;
-const LONG_HEADER_BYTES: usize = 16;
 
 /// Two live sockets to a peer that speaks our protocol and, where asked for, knows the secret.
 #[derive(Debug)]
@@ -111,20 +103,19 @@ impl Conversation<'_> {
         self.send(&packet).await?;
         let header = self.receive_header().await?;
         // Any other packet, or another length, says that the peer is no DRBD 8.4 (wire.md 3.1).
-        let mut expected = Vec::new();
-        codec::encode(&packet, 0, &Framing::default(), 0, &[], &mut expected);
-        let body_bytes = expected.len() - SHORT_HEADER_BYTES;
-        if header.length as usize != body_bytes {
-            return Err(Outcome::versions(format!(
-                "expected P_CONNECTION_FEATURES of {body_bytes} bytes, got packet {:#06x} of {}",
-                header.command, header.length
-            )));
+        let another = || {
+            let Header { command, length, .. } = header;
+            Outcome::versions(format!(
+                "expected P_CONNECTION_FEATURES, got packet {command:#06x} of {length} bytes"
+            ))
+        };
+        if header.command != P_CONNECTION_FEATURES
+            || codec::body_length(&header, &Framing::default()).is_err()
+        {
+            return Err(another());
         }
         let Packet::ConnectionFeatures(peers) = self.receive_body(&header).await? else {
-            return Err(Outcome::versions(format!(
-                "expected P_CONNECTION_FEATURES, got packet {:#06x}",
-                header.command
-            )));
+            return Err(another());
         };
         let agreed = agree(mine, peers).ok_or_else(|| {
             Outcome::versions(format!(
@@ -145,10 +136,16 @@ impl Conversation<'_> {
         authentication: &Authentication,
         random: &mut impl Random,
     ) -> Result<(), Outcome> {
+        if !authentication.algorithm.can_authenticate() {
+            let name = authentication.algorithm.name();
+            return Err(Outcome::authentication(format!(
+                "cram-hmac-alg {name} cannot authenticate"
+            )));
+        }
         let secret = authentication.secret.as_bytes();
         let response_to =
             |challenge: &[u8]| digest::hmac(authentication.algorithm, secret, challenge);
-        let mut mine = vec![0; CHALLENGE_BYTES];
+        let mut mine = vec![0; CHALLENGE_BYTES_MIN];
         random.fill(&mut mine);
         self.send(&Packet::AuthChallenge(mine.clone())).await?;
 
@@ -160,7 +157,7 @@ impl Conversation<'_> {
                 header.command
             )));
         }
-        if !(CHALLENGE_BYTES..=CHALLENGE_BYTES_MAX).contains(&length) {
+        if !(CHALLENGE_BYTES_MIN..=CHALLENGE_BYTES_MAX).contains(&length) {
             return Err(Outcome::authentication(format!(
                 "the peer's challenge has {length} bytes"
             )));
@@ -208,8 +205,7 @@ impl Conversation<'_> {
 
     async fn receive_header(&mut self) -> Result<Header, Outcome> {
         let version = self.agreed.map(|(version, _)| version);
-        let long = version.is_some_and(|version| version >= VERSION_LONG_HEADERS);
-        let mut bytes = vec![0; if long { LONG_HEADER_BYTES } else { SHORT_HEADER_BYTES }];
+        let mut bytes = vec![0; self.framing().header_bytes()];
         // Exactly the header: a peer without authentication sends the session's packets at once.
         self.limited("receiving", async |stream| stream.read_exact(&mut bytes).await.map(drop))
             .await?;
@@ -220,9 +216,11 @@ impl Conversation<'_> {
         }
     }
 
-    /// The rest of a packet whose length the caller has checked.
+    /// The rest of a packet of the handshake.
     async fn receive_body(&mut self, header: &Header) -> Result<Packet, Outcome> {
-        let mut bytes = vec![0; header.length as usize];
+        let BodyLength { fixed, .. } = codec::body_length(header, &self.framing())
+            .map_err(|error| Outcome::Again(error.to_string()))?;
+        let mut bytes = vec![0; fixed];
         self.limited("receiving", async |stream| stream.read_exact(&mut bytes).await.map(drop))
             .await?;
         codec::decode_body(header, &bytes, &self.framing())

@@ -10,6 +10,7 @@
 //!   Session                         packets both ways until one side is lost or closes
 //!     reader     one task, both sockets: bytes -> packets + payloads -> LinkEvent
 //!     sender     a queue for each socket: one vectored write for each flush, a task for the rest
+//!     integrity  digests before data, in each direction as its P_PROTOCOL says
 //! ```
 //!
 //! Nothing here decides what a packet means. The link knows sockets, framing, digests, limits and

@@ -21,6 +21,10 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::timeout;
+use twinblk_proto::codec::command::{
+    P_DATA, P_DATA_REPLY, P_RS_DATA_REPLY, P_SIZES, P_STATE, P_SYNC_PARAM89, P_UNPLUG_REMOTE,
+    P_UUIDS, P_WSAME,
+};
 use twinblk_proto::codec::{self, BodyLength, Framing, Header, Socket};
 use twinblk_proto::packet::Packet;
 
@@ -352,9 +356,6 @@ impl Incoming {
             let Some(body) = bytes.get(header_bytes..header_bytes + fixed) else {
                 return Ok(Parsed::NeedMore);
             };
-            if bulk > 0 && self.integrity == Integrity::Unknown {
-                return Err(self.malformed("data with digests of an algorithm not known here"));
-            }
             if bulk > 0 && self.intake.is_full() {
                 return Ok(Parsed::Paused);
             }
@@ -384,6 +385,9 @@ impl Incoming {
         let wrong = match codec::socket_of(header.command) {
             Some(socket) if socket != self.socket => "belongs on the other socket",
             _ if header.volume != 0 && !is_for_another_volume(header) => "is for no volume of ours",
+            _ if self.integrity == Integrity::Unknown && carries_data(header.command) => {
+                "carries digests of an algorithm that is not known here"
+            }
             _ => return Ok(()),
         };
         Err(self.malformed(format!("packet {:#06x} {wrong}", header.command)))
@@ -433,12 +437,11 @@ impl Incoming {
 /// Configuration of a volume that this node does not have is skipped, and so is the hint to
 /// submit its I/O; all else must not be ignored (wire.md 2).
 fn is_for_another_volume(header: &Header) -> bool {
-    const P_UNPLUG_REMOTE: u16 = 0x07;
-    const P_UUIDS: u16 = 0x0C;
-    const P_SIZES: u16 = 0x0D;
-    const P_STATE: u16 = 0x0E;
-    const P_SYNC_PARAM89: u16 = 0x23;
     let may_be_skipped =
         matches!(header.command, P_UNPLUG_REMOTE | P_UUIDS | P_SIZES | P_STATE | P_SYNC_PARAM89);
     header.volume != 0 && may_be_skipped
+}
+
+const fn carries_data(command: u16) -> bool {
+    matches!(command, P_DATA | P_DATA_REPLY | P_RS_DATA_REPLY | P_WSAME)
 }

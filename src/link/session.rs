@@ -148,13 +148,19 @@ impl Session {
     pub fn send_data(&self, packet: &Packet, payload: Option<Payload>) {
         let core = &self.core;
         let integrity = core.integrity.get();
-        let mut framing = core.framing;
-        framing.integrity_bytes = integrity.length();
-        let pushed = match &payload {
-            Some(payload) => integrity.with_digest(payload, |digest| {
-                core.data_sender.push(packet, &framing, digest, Some(payload.clone()))
-            }),
-            None => core.data_sender.push(packet, &framing, &[], None),
+        let framing = Framing { integrity_bytes: integrity.length(), ..core.framing };
+        let carries_data = matches!(
+            packet,
+            Packet::Data(_) | Packet::DataReply(_) | Packet::ResyncReply(_) | Packet::WriteSame(_)
+        );
+        let pushed = if carries_data {
+            // A write without data, for its flush, has a digest all the same.
+            let data = payload.as_deref().unwrap_or_default();
+            integrity.with_digest(data, |digest| {
+                core.data_sender.push(packet, &framing, digest, payload.clone())
+            })
+        } else {
+            core.data_sender.push(packet, &framing, &[], payload)
         };
         core.note("data", pushed);
         if let Packet::Protocol(protocol) | Packet::ProtocolUpdate(protocol) = packet {

@@ -58,7 +58,8 @@ pub struct LinkSettings {
 }
 
 impl LinkSettings {
-    /// DRBD's defaults (wire.md 1.2, 3.1).
+    /// DRBD's defaults (wire.md 1.2, 3.1), and the feature by which two twinblk nodes know each
+    /// other.
     pub fn new(local: SocketAddr, peer: SocketAddr) -> Self {
         Self {
             local,
@@ -74,7 +75,11 @@ impl LinkSettings {
             receive_buffer_bytes: 0,
             receive_budget_bytes: RECEIVE_BUDGET_BYTES,
             versions: 86..=101,
-            features: features::TRIM | features::THIN_RESYNC | features::WSAME | features::WZEROES,
+            features: features::TRIM
+                | features::THIN_RESYNC
+                | features::WSAME
+                | features::WZEROES
+                | features::TWINBLK,
         }
     }
 

@@ -77,6 +77,19 @@ fn a_secret_on_one_side_only() {
     });
 }
 
+/// A checksum can be forged: a configuration that asks for it is refused, not obeyed.
+#[test]
+fn a_checksum_does_not_authenticate() {
+    run(async {
+        let (first, second) = two_settings();
+        let first = with_secret(first, Algorithm::Crc32c, SECRET);
+        let second = with_secret(second, Algorithm::Crc32c, SECRET);
+        let (one, two) = both(&first, &second).await;
+        assert!(is_authentication_failure(&one), "{one:?}");
+        assert!(is_authentication_failure(&two), "{two:?}");
+    });
+}
+
 /// Different algorithms give responses of different sizes: another attempt, not the end.
 #[test]
 fn a_response_of_another_size_is_tried_again() {
@@ -193,7 +206,7 @@ fn a_recorded_handshake_with_a_kernel() {
         ["8620ec20", "0000", "000b", "00000019", "00000000", "00000003", &"00".repeat(20), "00"]
             .concat();
     run(async {
-        let mine = protected();
+        let mine = LinkSettings { features: FEATURES, ..protected() };
         let kernel_listener =
             super::super::socket::listen(&settings(mine.peer, mine.local)).expect("listen");
         let kernel = async {

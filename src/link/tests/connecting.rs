@@ -9,8 +9,8 @@ fn assert_same_sockets(first: &Established, second: &Established) {
         assert_eq!(one.peer_addr().expect("up"), other.local_addr().expect("up"));
     }
     assert_ne!(first.resolve, second.resolve);
-    assert_eq!((first.version, first.features), (VERSION, FEATURES));
-    assert_eq!((second.version, second.features), (VERSION, FEATURES));
+    assert_eq!((first.version, first.features), (VERSION, OFFERED));
+    assert_eq!((second.version, second.features), (VERSION, OFFERED));
 }
 
 #[test]

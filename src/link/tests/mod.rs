@@ -32,6 +32,8 @@ use crate::buffer::{BufferPool, Payload};
 const PATIENCE: Duration = Duration::from_secs(30);
 const VERSION: u32 = 101;
 const FEATURES: u32 = 0xF;
+/// What a node offers: DRBD's, and the sign by which twinblk nodes know each other.
+const OFFERED: u32 = FEATURES | twinblk_proto::packet::features::TWINBLK;
 
 /// Runs a test on one thread, as a resource runs.
 fn run(test: impl Future<Output = ()>) {
@@ -184,7 +186,7 @@ fn first_bytes_of(packet: &Packet) -> Vec<u8> {
 fn features_packet() -> Packet {
     Packet::ConnectionFeatures(ConnectionFeatures {
         version_min: 86,
-        features: FEATURES,
+        features: OFFERED,
         version_max: VERSION,
     })
 }
