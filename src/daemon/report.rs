@@ -19,7 +19,10 @@ const NAME_PLACE: &str = "RES";
 pub(super) fn status(plan: &Plan, snapshot: &Snapshot) -> ResourceStatus {
     let (engine, me) = (&snapshot.engine, &plan.view.me);
     let name = plan.setup.name.clone();
-    let own = engine.generations.map(generations).unwrap_or_default();
+    let mut own = engine.generations.map(generations).unwrap_or_default();
+    if let Some(record) = &engine.record {
+        own = flags(own, record);
+    }
     let mut status = ResourceStatus {
         reason: with_name(&engine.reason, &name),
         hint: with_name(&engine.hint, &name),
@@ -33,7 +36,7 @@ pub(super) fn status(plan: &Plan, snapshot: &Snapshot) -> ResourceStatus {
         out_of_sync_bytes: engine.out_of_sync_blocks * BLOCK_BYTES,
         resync: engine.progress.as_ref().map(resync),
         counters: counters(plan, engine),
-        generations: engine.record.as_ref().map_or(own.clone(), |record| flags(own, record)),
+        generations: own,
         peer_generations: engine.peer_generations.map(generations),
         nbd: NbdStatus {
             uris: plan.uris(),

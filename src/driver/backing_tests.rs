@@ -1,3 +1,5 @@
+//! Actions of the engine on real disks: order within a lane, failures, external metadata.
+
 use std::path::Path;
 
 use twinblk_proto::units::SectorRange;

@@ -1,3 +1,5 @@
+//! Requests of NBD clients cut for the engine and answered as a whole.
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 

@@ -120,10 +120,11 @@ impl Driver {
     /// Until the daemon stops the resource.
     pub(super) async fn run(mut self) {
         while !self.stopping {
-            let handled = self.turn();
+            // Looking at the clock is much of the work of looking around: once for each turn.
             let now = self.clock.now();
+            let handled = self.turn(now);
             if handled > 0 {
-                self.polling.saw_events(now);
+                self.polling.saw_events(self.clock.now());
             }
             if handled > 0 || self.polling.look_again(now) {
                 // Lets the sockets' tasks run and looks at the sockets without waiting.
@@ -136,8 +137,7 @@ impl Driver {
     }
 
     /// Handles everything that has arrived; returns how much that was.
-    fn turn(&mut self) -> usize {
-        let now = self.clock.now();
+    fn turn(&mut self, now: Time) -> usize {
         let mut handled = 0;
         for arrival in std::mem::take(&mut self.arrivals) {
             handled += 1;

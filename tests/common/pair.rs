@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use twinblk::control::status::HeldStatus;
 use twinblk::control::{Client, ResourceStatus};
 
 use super::nbd::{NbdClient, Refused};
@@ -383,6 +384,13 @@ impl Node {
 
     pub fn nbd(&self) -> NbdClient {
         self.try_nbd().unwrap_or_else(|error| panic!("{}: no NBD: {error:?}", self.name))
+    }
+
+    /// No client, no work under way: whatever is still held then has leaked.
+    pub fn wait_idle(&self) {
+        self.wait("no client and nothing held", |status| {
+            status.nbd.clients.is_empty() && status.held == HeldStatus::default()
+        });
     }
 
     /// Clients go away a moment after their sockets close.

@@ -72,7 +72,8 @@ fn killing_the_primary_loses_nothing_answered() {
         pair.wait_in_sync();
         ledger.check(&mut client).expect("every answered write, after the resync");
         drop(client);
-        pair.bob.wait_without_clients();
+        pair.bob.wait_idle();
+        pair.alice.wait_idle();
         assert_eq!(pair.differing_blocks(), 0);
 
         pair.bob.succeed(&["secondary", RESOURCE]);
@@ -101,7 +102,8 @@ fn killing_the_secondary_disturbs_nobody() {
     let ledger = storm.end();
     pair.wait_in_sync();
     ledger.check(&mut pair.alice.nbd()).expect("every answered write");
-    pair.alice.wait_without_clients();
+    pair.alice.wait_idle();
+    pair.bob.wait_idle();
     assert_eq!(pair.differing_blocks(), 0);
 }
 

@@ -44,7 +44,17 @@ fn first_sync_and_writes(options: PairOptions) {
     drop(client);
     pair.bob.wait_without_clients();
     assert_eq!(pair.differing_blocks(), 0);
-    assert_eq!(pair.bob.status().out_of_sync_bytes, 0);
+    for node in [&pair.alice, &pair.bob] {
+        node.wait_idle();
+        let status = node.status();
+        assert_eq!(status.out_of_sync_bytes, 0);
+        assert_eq!(status.generations.bitmap, 0, "nothing remembered for the peer");
+        assert!(status.generations.consistent && status.generations.was_up_to_date);
+        assert!(status.counters.dw > 0 && status.counters.al + status.counters.nr > 0);
+    }
+    // The lowest bit says Primary.
+    let [alice, bob] = [&pair.alice, &pair.bob].map(|node| node.status().generations.current & !1);
+    assert_eq!(alice, bob, "one generation of data");
     pair.alice.terminate();
     pair.bob.terminate();
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use crate::common::nbd::Refused;
+use crate::common::nbd::{ESHUTDOWN, Refused};
 use crate::common::pair::{Pair, PairOptions, RESOURCE};
 
 #[test]
@@ -37,6 +37,25 @@ fn two_primaries_are_refused_and_so_is_a_demotion_in_use() {
     drop(client);
     pair.alice.wait_without_clients();
     pair.alice.succeed(&["secondary", RESOURCE]);
+}
+
+#[test]
+fn a_forced_demotion_cuts_clients_off() {
+    let pair = Pair::in_sync(PairOptions::default());
+    let mut client = pair.alice.nbd();
+    client.write(0, &[7; 4096]).expect("a write of the primary");
+    let text = pair.alice.succeed(&["secondary", "--force", RESOURCE]);
+    assert_eq!(text, "", "nothing to say");
+    let error = client.write(0, &[8; 4096]).expect_err("not served any more");
+    let code = error.raw_os_error().unwrap_or_default() as u32;
+    assert!(
+        code == ESHUTDOWN || error.kind() != std::io::ErrorKind::WouldBlock,
+        "told or hung up on, not left waiting: {error}"
+    );
+    pair.alice.wait_idle();
+    pair.bob.succeed(&["primary", RESOURCE]);
+    let mut client = pair.bob.nbd();
+    assert!(client.read(0, 4096).expect("read") == [7; 4096], "what was answered");
 }
 
 #[test]
