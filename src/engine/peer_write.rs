@@ -167,7 +167,10 @@ impl Engine {
         }
         write.submitted = true;
         let (range, flags) = (write.range, write.flags);
-        let fua = flags & dp_flags::FUA != 0;
+        // While the Primary is the target, this disk is what its next resync is taken from: an
+        // answered write must survive a power loss here, or that resync takes it back (I1).
+        let only_good_copy = matches!(self.state.connection, C::SyncSource | C::PausedSyncS);
+        let fua = flags & dp_flags::FUA != 0 || only_good_copy;
         let action = match write.payload {
             Some(payload) => DiskAction::Write { range, payload, fua },
             None => DiskAction::Zero { range, may_unmap: flags & dp_flags::DISCARD != 0, fua },

@@ -46,6 +46,11 @@ impl Engine {
     pub(super) fn target_wrote(&mut self, range: SectorRange) {
         let cleared = self.bitmap.clear_range(range.blocks_covered(self.sectors));
         self.status.counters.resync_blocks += cleared;
+        if cleared > 0 {
+            // The source's own copy may be in its disk's cache only, written before a crash of the
+            // process: after a power loss the target would have the newer one (I7).
+            self.bitmap_writer.cleared_for_cached_data();
+        }
     }
 
     /// The target is UpToDate.

@@ -156,7 +156,12 @@ impl<E: Subject> World<E> {
             self.note(node, format_args!("goes its own way"));
             self.statistics.split_brains += 1;
             self.oracle.fork(node);
-            self.pin_to(node, node, Floor::AnsweredBefore(0));
+            // What it holds may be older than anything its lineage still remembers.
+            let sectors: Vec<u64> = self.oracle.lineage(node).touched().collect();
+            let view: std::collections::BTreeMap<u64, u64> =
+                sectors.into_iter().map(|sector| (sector, self.served(node, sector))).collect();
+            let outcome = self.oracle.pin(node, |sector| view[&sector]);
+            self.check(outcome);
         } else if self.pending.is_empty() {
             let floor = if self.oracle.lost_power[node] {
                 Floor::Stable

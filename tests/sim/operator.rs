@@ -161,7 +161,9 @@ impl<E: Subject> World<E> {
             self.nodes.iter().all(|node| node.state().connection >= ConnectionState::Connected);
         if connected {
             self.operator.refused = 0;
-            self.operator.resolving = None;
+            if self.operator.resolving.take().is_some() && !self.operator.switch_over {
+                self.clients.closing = [false; 2];
+            }
             return;
         }
         if self.operator.resolving.is_none() && self.operator.refused < 3 {

@@ -281,7 +281,7 @@ impl Lineage {
             }
             for number in &entry.writes {
                 let write = log.get(*number);
-                if write.answered.unwrap_or(u64::MAX) >= stable_began.unwrap_or(0) {
+                if write.answered.is_some_and(|ended| ended >= stable_began.unwrap_or(0)) {
                     let left = if write.zero { ZEROES } else { stamp(*number, *sector) };
                     entry.earlier.insert(left);
                 }
