@@ -221,7 +221,12 @@ impl<E: Subject> World<E> {
         }
         let oracle = &self.oracle;
         let lost = oracle.lost_power[source];
-        let right = !lost || oracle.last_primary == Some(source) || oracle.lost_power[target];
+        // An interrupted target has nothing to give, whatever its source lost.
+        let target_is_bad = !self.nodes[target].metadata.record().consistent;
+        let right = !lost
+            || oracle.last_primary == Some(source)
+            || oracle.lost_power[target]
+            || target_is_bad;
         if !right && !granted {
             let text = format!("node {source} lost its cache, and yet overwrites node {target}");
             return self.violate(Invariant::I8, text);
@@ -288,6 +293,11 @@ impl<E: Subject> World<E> {
             return;
         }
         for at in 0..2 {
+            // A node that lost power after it acknowledged keeps no promise of its own: the other
+            // has the write, and notes the loss when it notices.
+            if !self.nodes[at].is_running() {
+                continue;
+            }
             if let Some(text) = missing(at)
                 && claims(self.nodes[at].metadata.record(), generation)
             {
