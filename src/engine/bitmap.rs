@@ -249,6 +249,11 @@ impl Bitmap {
         }
     }
 
+    /// Whether bits were set that are not on disk.
+    pub fn has_unwritten_set(&self) -> bool {
+        !self.unwritten_set.is_empty()
+    }
+
     /// Whether some page differs from the disk.
     pub fn has_unwritten(&self) -> bool {
         !self.unwritten.is_empty()

@@ -84,6 +84,8 @@ pub(super) enum AfterBitmap {
     FinishTarget(SessionId),
     Demote,
     Detach,
+    /// The bits of what the log stands for are on disk.
+    ReleasePrimaryFlag,
 }
 
 /// What waits until everything written so far is stable on the local disk. The activity log and the
@@ -132,13 +134,21 @@ impl Engine {
         if s.disk < D::Inconsistent {
             return;
         }
+        let primary =
+            s.role == Role::Primary || s.peer_disk < D::Inconsistent && s.peer == Role::Primary;
+        // The flag makes the log count after a crash. It goes after the bits that the log stands
+        // for are on disk (I7): here when a diskless Primary, whose log this node kept, gets its
+        // disk back.
+        let log_counts = self.record.wanted.primary && self.bitmap.has_unwritten_set();
+        if !primary && log_counts {
+            self.write_all_pages(AfterBitmap::ReleasePrimaryFlag);
+        }
         let crashed_primary = self.crashed_primary;
         let agreed_sectors = self.sectors;
         self.record.edit(|record| {
             record.consistent = s.disk > D::Inconsistent;
             record.was_up_to_date = s.disk > D::Outdated;
-            record.primary =
-                s.role == Role::Primary || s.peer_disk < D::Inconsistent && s.peer == Role::Primary;
+            record.primary = primary || log_counts;
             record.connected = s.connection > C::WFReportParams;
             record.peer_outdated = matches!(s.peer_disk, D::Inconsistent | D::Outdated);
             record.crashed_primary = crashed_primary;
@@ -332,6 +342,7 @@ impl Engine {
                 self.record.edit(|record| record.full_sync = false);
                 self.pump_record();
             }
+            AfterBitmap::ReleasePrimaryFlag => self.update_record(),
             AfterBitmap::StartTarget(session) => {
                 self.record.edit(|record| record.full_sync = false);
                 self.after_record(AfterRecord::StartTarget(session));

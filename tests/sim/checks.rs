@@ -38,6 +38,7 @@ impl<E: Subject> World<E> {
         let oracle = &self.oracle;
         let survived = !oracle.lost_power[node]
             || oracle.last_primary == Some(node)
+            || oracle.last_primary.is_none()
             || oracle.protocol == ReplicationProtocol::C && oracle.lost_power[1 - node];
         self.claims_newest(node) && survived
     }
