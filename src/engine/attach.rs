@@ -70,6 +70,8 @@ impl Engine {
         // A record that says Primary while this node is not: it crashed as Primary (6.4).
         self.crashed_primary =
             record.crashed_primary || record.primary && self.state.role != Role::Primary;
+        self.status.may_share_generation =
+            record.connected && record.peer_outdated && record.generations.bitmap != 0;
         let agreed = record.agreed_sectors;
         self.bitmap = Bitmap::load(agreed, disk.bitmap_words);
         if record.full_sync {

@@ -159,6 +159,11 @@ impl Engine {
         });
         let forced = forced && had.disk < D::UpToDate;
         let alone = self.state.connection < C::Connected || self.state.peer_disk <= D::Failed;
+        if alone && std::mem::take(&mut self.status.may_share_generation) {
+            // The sync identifier goes into the history, where an unfinished target is found again
+            // (rule 81), and a finished one finds its generation as the base of the new one (70).
+            self.record.edit(|record| record.generations.clear_bitmap());
+        }
         let no_record = self.record.wanted().generations.bitmap == 0;
         if self.state.disk >= D::Inconsistent && (forced || alone && no_record) {
             self.begin_generation();

@@ -415,6 +415,7 @@ impl Engine {
             });
         }
         if old.connection < C::Connected {
+            self.status.may_share_generation = false;
             // One handshake uses the permission up.
             self.discard_my_data = false;
             self.dry_run = false;

@@ -80,6 +80,9 @@ pub(super) struct Story {
     pub(super) awaits_generation: bool,
     /// State of an attaching peer, until my own request is answered.
     pub(super) held_state: Option<twinblk_proto::state::StateWord>,
+    /// This disk was a resync source when its node crashed: the target may have finished without
+    /// this node hearing of it, and then shares its generation.
+    pub(super) may_share_generation: bool,
     pub(super) bitmap_scratch: Option<Vec<u64>>,
 }
 
