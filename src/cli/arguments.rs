@@ -169,7 +169,7 @@ pub(super) enum Verb {
     },
     /// Take all resources down and end the daemon
     Shutdown,
-    /// See it work on this machine: two nodes, a killed primary, nothing lost; needs no root
+    /// See it on this machine: two nodes, a killed primary, nothing lost; no root needed
     Demo {
         /// Leave the pair running, and say how to play with it
         #[arg(long)]
