@@ -169,7 +169,7 @@ pub(super) enum Verb {
     },
     /// Take all resources down and end the daemon
     Shutdown,
-    /// See it work: two nodes on this machine, a primary is killed, nothing is lost
+    /// See it on this machine: two nodes, a killed primary, nothing lost; no root needed
     Demo {
         /// Leave the pair running, and say how to play with it
         #[arg(long)]
