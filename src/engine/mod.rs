@@ -57,9 +57,6 @@ mod sync_source;
 mod sync_target;
 mod write;
 
-#[cfg(test)]
-mod tests;
-
 use twinblk_proto::state::{DiskState, Role, State};
 
 use self::activity_log::ActivityLog;

@@ -18,7 +18,17 @@ use crate::subject::Subject;
 use crate::swarm::Swarm;
 
 /// Seeds that failed once, with what they found.
-const REGRESSIONS: &[u64] = &[];
+const REGRESSIONS: &[u64] = &[
+    1_000_011, // I3: mirrored writes reached a target whose record still said Consistent
+    1_000_037, // I10: answered before the peer of a lost disk had its new generation
+    1_000_062, // I10: answered before a new generation when the peer failed to write
+    1_000_064, // I9: a promotion and an attach crossed, decided by different roles
+    1_000_074, // I7: the source's own copy was in its cache when its bits were cleared
+    1_000_089, // I11: resync data waited for a client that waited for it
+    1_000_196, // I7: a log kept for a diskless Primary lost its flag before its bits
+    2_000_005, // I10: a source crashed before it heard of the end, and was promoted alone
+    2_000_081, // I10: the same
+];
 /// Fresh seeds of an ordinary test run.
 const FRESH: u64 = 300;
 /// Where fresh seeds begin unless told otherwise; regressions are found anywhere.

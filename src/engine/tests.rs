@@ -1,1 +1,0 @@
-//! Tests of the engine that need no second node: see also tests/sim.
