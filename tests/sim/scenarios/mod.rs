@@ -4,3 +4,4 @@ pub mod crashes;
 pub mod network;
 pub mod resync;
 pub mod stage;
+pub mod verify;
