@@ -152,6 +152,9 @@ pub(super) enum Verb {
     WaitSync(Resources),
     /// Print the configuration as it was understood
     Dump {
+        /// Also name what is accepted and has nothing to act upon
+        #[arg(long, short)]
+        verbose: bool,
         /// Names of resources [default: all]
         #[arg(value_name = "RESOURCE")]
         resources: Vec<String>,

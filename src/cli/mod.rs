@@ -65,7 +65,7 @@ fn run(arguments: Arguments) -> u8 {
     match &verb {
         Verb::Daemon => return run_daemon(&context),
         Verb::Demo { keep } => return demo::run(*keep, context.json),
-        Verb::Dump { resources } => dump(&context, resources, &mut output),
+        Verb::Dump { verbose, resources } => dump(&context, *verbose, resources, &mut output),
         Verb::CreateMd { .. }
         | Verb::DumpMd { .. }
         | Verb::ApplyAl { .. }
@@ -80,7 +80,10 @@ fn run(arguments: Arguments) -> u8 {
 fn run_daemon(context: &Context) -> u8 {
     // A daemon with a configuration that does not load could do nothing: better said now.
     match config::load(&context.config) {
-        Ok(config) => output::print_warnings(&config),
+        Ok(config) => {
+            output::print_warnings(&config);
+            output::print_notes(&config);
+        }
         Err(mistakes) => {
             output::print_mistakes(&mistakes);
             return exit::FAILURE;
@@ -114,13 +117,16 @@ fn not_defined(name: &str, context: &Context) -> Outcome {
         .with_hint(context.command("dump"))
 }
 
-fn dump(context: &Context, names: &[String], output: &mut Output) {
+fn dump(context: &Context, verbose: bool, names: &[String], output: &mut Output) {
     let config = match load_config(context) {
         Ok(config) => config,
         Err(outcome) => return output.printed("dump", None, outcome),
     };
     if !context.json {
         output::print_warnings(&config);
+        if verbose {
+            output::print_notes(&config);
+        }
     }
     if names.is_empty() || names.iter().any(|name| name == "all") {
         match context.json {

@@ -130,6 +130,13 @@ pub(super) fn print_warnings(config: &Config) {
     }
 }
 
+/// What was accepted without effect: said where a log is begun, and when asked for.
+pub(super) fn print_notes(config: &Config) {
+    for line in config.notes.to_string().lines() {
+        eprintln!("note: {line}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,6 +19,8 @@ pub enum Severity {
     Error,
     /// It loads, and something is not as the author may think.
     Warning,
+    /// It loads, and a word of it means nothing to this program and need not.
+    Note,
 }
 
 #[derive(Clone, Debug)]
@@ -52,6 +54,10 @@ impl Diagnostic {
         Self { severity: Severity::Warning, ..Self::error(span, message) }
     }
 
+    pub fn note(span: Span, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Note, ..Self::error(span, message) }
+    }
+
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
         self
@@ -68,11 +74,11 @@ impl Diagnostic {
     }
 }
 
-/// Adds to a list of mistakes. Errors and warnings are counted apart: however many warnings there
-/// are, the first error is kept, since it decides whether the file loads.
+/// Adds to a list of mistakes. Each severity is counted apart: however many warnings there are, the
+/// first error is kept, since it decides whether the file loads.
 pub(super) fn keep(list: &mut Vec<Diagnostic>, diagnostic: Diagnostic) {
     let same = |known: &&Diagnostic| known.severity == diagnostic.severity;
-    if list.len() < 2 * KEPT_MAX && list.iter().filter(same).count() < KEPT_MAX {
+    if list.len() < 3 * KEPT_MAX && list.iter().filter(same).count() < KEPT_MAX {
         list.push(diagnostic);
     }
 }
@@ -109,6 +115,7 @@ impl Diagnostics {
         let (kind, kind_colour) = match diagnostic.severity {
             Severity::Error => (ReportKind::Error, Color::Red),
             Severity::Warning => (ReportKind::Warning, Color::Yellow),
+            Severity::Note => (ReportKind::Advice, Color::Blue),
         };
         let Some(span) = diagnostic.span else {
             *out += &format!("{kind}: {}\n", diagnostic.message);

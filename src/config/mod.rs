@@ -40,8 +40,8 @@ pub use model::{
 pub use options::Network;
 pub use source::{Sources, Span};
 pub use view::{
-    Backend, ConfigError, DiskOptions, Endpoint, Fencing, MetaDiskPlace, NbdListen, NetOptions,
-    NodeView, OnIoError, OnNoData, ResourceOptions, RoleConflict, StartupOptions,
+    Backend, ConfigError, Congestion, DiskOptions, Endpoint, Fencing, MetaDiskPlace, NbdListen,
+    NetOptions, NodeView, OnIoError, OnNoData, ResourceOptions, RoleConflict, StartupOptions,
 };
 
 use diagnostics::keep;
@@ -188,9 +188,12 @@ impl Loader {
         for resource in &mut resources {
             resource.common = common.clone();
         }
+        let is_note = |diagnostic: &Diagnostic| diagnostic.severity == Severity::Note;
+        let (notes, diagnostics) = diagnostics.into_iter().partition(is_note);
+        let notes = Diagnostics::new(notes, sources.clone());
         let warnings = Diagnostics::new(diagnostics, sources.clone());
         let (has_global, has_common) = (global_at.is_some(), common_at.is_some());
-        Ok(Config { global, common, resources, warnings, sources, has_global, has_common })
+        Ok(Config { global, common, resources, warnings, notes, sources, has_global, has_common })
     }
 }
 

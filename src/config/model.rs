@@ -2,7 +2,7 @@
 //! one node needs to know is in [`super::view`].
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -19,6 +19,8 @@ pub struct Config {
     pub resources: Vec<Resource>,
     /// What loads but may not do what its author thinks.
     pub warnings: Diagnostics,
+    /// What was accepted and has nothing to act upon here, such as settings of the kernel module.
+    pub notes: Diagnostics,
     pub sources: Arc<Sources>,
     /// Whether there is a `global` section, and a `common` one.
     pub(super) has_global: bool,
@@ -142,6 +144,27 @@ pub struct Host {
 }
 
 impl Host {
+    /// A floating host is whoever has its address (behaviour.md 7.8): the node that was named by
+    /// that address, else the machine that can use it.
+    pub(super) fn is_on(&self, node: &str) -> bool {
+        match (self.kind, &self.address) {
+            (HostKind::Floating, Some(address)) => match node.parse::<IpAddr>() {
+                Ok(named) => named == address.value.socket.ip(),
+                Err(_) => is_local(address.value.socket.ip()),
+            },
+            _ => self.names.iter().any(|name| name == node),
+        }
+    }
+
+    /// The first name; the address of a floating host.
+    pub(super) fn name(&self) -> String {
+        match (self.names.first(), &self.address) {
+            (Some(name), _) => name.clone(),
+            (None, Some(address)) => address.value.socket.ip().to_string(),
+            (None, None) => String::new(),
+        }
+    }
+
     /// For messages.
     pub fn title(&self) -> String {
         match (self.kind, &self.address) {
@@ -150,6 +173,11 @@ impl Host {
             _ => format!("on {}", self.names.join(" ")),
         }
     }
+}
+
+/// Whether the address is one of this machine: only then a socket can have it.
+fn is_local(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

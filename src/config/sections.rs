@@ -368,7 +368,10 @@ impl<'a> Builder<'a> {
         let keyword = statement.keyword();
         let (spec, negated) = match options::find(section, keyword) {
             None => return self.unknown_option(section, statement),
-            Some(Meaning::Ignored) => return,
+            Some(Meaning::Ignored) => {
+                let message = format!("'{keyword}' is of DRBD 8.3 and has no effect");
+                return self.report(Diagnostic::note(statement.keyword_span(), message));
+            }
             Some(Meaning::Option { spec, negated }) => (spec, negated),
         };
         let words = statement.arguments();
@@ -416,7 +419,11 @@ impl<'a> Builder<'a> {
         };
         match spec.effect {
             _ if is_default => {}
-            Effect::Acts | Effect::Irrelevant => {}
+            Effect::Acts => {}
+            Effect::Irrelevant => {
+                let message = format!("'{}' has nothing to act upon in this program", spec.name);
+                self.report(Diagnostic::note(setting.span, message));
+            }
             Effect::NotYet => {
                 let what = if spec.section == Section::Handlers { "handler " } else { "" };
                 let message = format!("{what}'{}' has no effect yet", spec.name);

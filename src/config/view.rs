@@ -87,6 +87,18 @@ pub struct NetOptions {
     pub verify_alg: Option<String>,
     pub csums_alg: Option<String>,
     pub use_rle: bool,
+    pub on_congestion: Congestion,
+    /// 0 = not looked at.
+    pub congestion_fill_sectors: u32,
+    pub congestion_extents: u32,
+}
+
+/// `on-congestion`: what protocol A does when the peer does not keep up (behaviour.md 3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Congestion {
+    Block,
+    PullAhead,
+    Disconnect,
 }
 
 /// `rr-conflict`
@@ -119,6 +131,9 @@ pub struct DiskOptions {
     pub c_min_rate_kib_per_s: u32,
     /// 0.1 s; 0 = off
     pub disk_timeout: u32,
+    /// 0 = off
+    pub rs_discard_granularity_bytes: u32,
+    pub discard_zeroes_if_aligned: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +175,7 @@ pub struct StartupOptions {
     pub wfc_timeout_s: u32,
     pub degr_wfc_timeout_s: u32,
     pub outdated_wfc_timeout_s: u32,
+    pub wait_after_sb: bool,
     pub become_primary_on: Vec<String>,
 }
 
@@ -173,6 +189,8 @@ pub enum ConfigError {
     NotSupported { resource: String, what: String, defined_at: String },
     #[error("{resource}: only '{node}' is in it; a second 'on' section is missing ({defined_at})")]
     NoPeer { resource: String, node: String, defined_at: String },
+    #[error("{resource}: this machine has the addresses of both 'floating' hosts ({defined_at})")]
+    Ambiguous { resource: String, defined_at: String },
 }
 
 impl ConfigError {
@@ -185,6 +203,7 @@ impl ConfigError {
                 )
             }
             Self::NotSupported { .. } => "describe two hosts with one volume each".to_owned(),
+            Self::Ambiguous { .. } => "say which one this node is: --node ADDRESS".to_owned(),
             Self::NoPeer { .. } => "add: on HOST { address ADDRESS:PORT; ... }".to_owned(),
         }
     }
@@ -198,15 +217,22 @@ impl Resource {
             what: what.to_owned(),
             defined_at: self.defined_at.clone(),
         };
-        if self.hosts.iter().any(|host| host.kind == HostKind::Floating) {
-            return Err(not_supported("'floating' hosts are"));
-        }
         if self.hosts.iter().any(|host| host.kind == HostKind::Stacked) {
             return Err(not_supported("stacked resources are"));
         }
-        let is_me = |host: &&Host| host.names.iter().any(|name| name == node);
-        let me = self.hosts.iter().find(is_me).ok_or_else(|| self.not_for(node))?;
-        let mut others = self.hosts.iter().filter(|host| !is_me(host));
+        let mine: Vec<&Host> = self.hosts.iter().filter(|host| host.is_on(node)).collect();
+        let me = match mine[..] {
+            [me] => me,
+            [] => return Err(self.not_for(node)),
+            // Names are there once: these are floating, and --node ADDRESS tells them apart.
+            _ => {
+                return Err(ConfigError::Ambiguous {
+                    resource: self.name.clone(),
+                    defined_at: self.defined_at.clone(),
+                });
+            }
+        };
+        let mut others = self.hosts.iter().filter(|&host| !std::ptr::eq(host, me));
         let peer = match (others.next(), others.next()) {
             (Some(peer), None) => peer,
             (Some(_), Some(_)) => return Err(not_supported("more than two hosts are")),
@@ -235,9 +261,8 @@ impl Resource {
         let peer_layers =
             Layers(vec![&self.common, &self.options, &peer.options, &peer_volume.options]);
         let me = self.endpoint(me, node, volume, &layers).map_err(|what| not_supported(&what))?;
-        let peer_name = peer.names.first().map_or("", String::as_str);
         let peer = self
-            .endpoint(peer, peer_name, peer_volume, &peer_layers)
+            .endpoint(peer, &peer.name(), peer_volume, &peer_layers)
             .map_err(|what| not_supported(&what))?;
         Ok(NodeView {
             resource: self.name.clone(),
@@ -254,12 +279,15 @@ impl Resource {
 
     /// Whether the resource has a part on that node.
     pub fn is_for(&self, node: &str) -> bool {
-        self.hosts.iter().any(|host| host.names.iter().any(|name| name == node))
+        self.hosts.iter().any(|host| host.is_on(node))
     }
 
     fn not_for(&self, node: &str) -> ConfigError {
-        let names: Vec<&str> =
-            self.hosts.iter().flat_map(|host| host.names.iter().map(String::as_str)).collect();
+        let names = |host: &Host| match host.kind {
+            HostKind::Floating => vec![host.name()],
+            _ => host.names.clone(),
+        };
+        let names: Vec<String> = self.hosts.iter().flat_map(names).collect();
         ConfigError::NotForThisHost {
             resource: self.name.clone(),
             node: node.to_owned(),
@@ -366,6 +394,13 @@ fn net_options(layers: &Layers<'_>, node: &str) -> NetOptions {
         verify_alg: text("verify-alg").map(str::to_owned),
         csums_alg: text("csums-alg").map(str::to_owned),
         use_rle: flag("use-rle"),
+        on_congestion: match text("on-congestion") {
+            Some("pull-ahead") => Congestion::PullAhead,
+            Some("disconnect") => Congestion::Disconnect,
+            _ => Congestion::Block,
+        },
+        congestion_fill_sectors: number("congestion-fill"),
+        congestion_extents: number("congestion-extents"),
     }
 }
 
@@ -420,6 +455,8 @@ fn disk_options(layers: &Layers<'_>) -> DiskOptions {
         c_max_rate_is_set: layers.get(Section::Disk, "c-max-rate").is_some(),
         c_min_rate_kib_per_s: number("c-min-rate"),
         disk_timeout: number("disk-timeout"),
+        rs_discard_granularity_bytes: number("rs-discard-granularity"),
+        discard_zeroes_if_aligned: flag("discard-zeroes-if-aligned"),
     }
 }
 
@@ -444,6 +481,7 @@ fn startup_options(layers: &Layers<'_>) -> StartupOptions {
         wfc_timeout_s: number("wfc-timeout"),
         degr_wfc_timeout_s: number("degr-wfc-timeout"),
         outdated_wfc_timeout_s: number("outdated-wfc-timeout"),
+        wait_after_sb: layers.flag(Section::Startup, "wait-after-sb"),
         become_primary_on: match become_primary_on.map(|setting| &setting.value) {
             Some(Value::Words(names)) => names.clone(),
             _ => Vec::new(),

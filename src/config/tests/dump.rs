@@ -5,56 +5,7 @@ use super::*;
 /// The walkthrough of DRBD 8.3 days that is still copied today: main file, common part, resource.
 #[test]
 fn the_classic_pair() {
-    let directory = tempfile::tempdir().expect("temporary directory");
-    let root = directory.path();
-    std::fs::create_dir(root.join("drbd.d")).expect("created");
-    let write = |name: &str, text: &str| std::fs::write(root.join(name), text).expect("written");
-    write("drbd.conf", "include \"drbd.d/global_common.conf\";\ninclude \"drbd.d/*.res\";\n");
-    write(
-        "drbd.d/global_common.conf",
-        r#"global {
-	usage-count no;
-}
-common {
-	protocol C;
-	handlers {
-		pri-on-incon-degr "true";
-		pri-lost-after-sb "true";
-		local-io-error "true";
-	}
-	disk {
-		on-io-error detach;
-		c-plan-ahead 0;
-		c-min-rate 0;
-	}
-	net {
-		cram-hmac-alg "sha1";
-		shared-secret "allendrbd";
-	}
-	syncer {
-		rate 1024M;
-	}
-}
-"#,
-    );
-    write(
-        "drbd.d/drbd.res",
-        "resource drbd {
-  on nod1.allen.com {
-    device    /dev/drbd0;
-    disk      /dev/sda3;
-    address   192.168.137.225:7789;
-    meta-disk internal;
-  }
-  on nod2.allen.com {
-    device    /dev/drbd0;
-    disk      /dev/sda3;
-    address   192.168.137.222:7789;
-    meta-disk internal;
-  }
-}
-",
-    );
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/classic");
     let config = load(&root.join("drbd.conf")).expect("loads");
     let common = "global {
     usage-count no;

@@ -180,3 +180,46 @@ fn what_this_node_cannot_run_is_said() {
         "r0: the address family sdp is not supported yet (/etc/drbd.conf:1)"
     );
 }
+
+/// Whoever has the address is that host; tests have 127.0.0.1 and nobody has 203.0.113.9.
+#[test]
+fn floating_hosts_are_known_by_their_address() {
+    let text = "resource r0 { device /dev/drbd0; disk /dev/sda3; meta-disk internal;
+        floating 127.0.0.1:7789; floating 203.0.113.9:7789 { disk /dev/sdb1; } }";
+    let view = view_of(text, "anything").expect("the address is here");
+    assert_eq!(
+        (view.me.address.to_string(), &*view.peer.host),
+        ("127.0.0.1:7789".into(), "203.0.113.9")
+    );
+    assert_eq!(view.peer.disk, Path::new("/dev/sdb1"));
+    let view = view_of(text, "203.0.113.9").expect("named");
+    assert_eq!((&*view.peer.host, view.me.disk.to_str()), ("127.0.0.1", Some("/dev/sdb1")));
+    assert_eq!(
+        view_of(&text.replace("203.0.113.9", "127.0.0.2"), "x").expect_err("which?").to_string(),
+        "r0: this machine has the addresses of both 'floating' hosts (/etc/drbd.conf:1)"
+    );
+    let error = view_of(&text.replace("127.0.0.1", "203.0.113.8"), "x").expect_err("neither");
+    assert_eq!(error.to_string(), "'r0' not defined in your config (for this host).");
+}
+
+#[test]
+fn what_has_nothing_to_act_upon_is_noted_apart_from_the_warnings() {
+    let config = parsed(&format!(
+        "global {{ usage-count no; }}\n{}",
+        resource_with(
+            "net { unplug-watermark 16; congestion-fill 1M; } syncer { throttle-threshold 1; }"
+        )
+    ));
+    let notes: Vec<&str> = config.notes.list.iter().map(|note| &*note.message).collect();
+    assert_eq!(
+        notes,
+        [
+            "'usage-count' has nothing to act upon in this program",
+            "'unplug-watermark' has nothing to act upon in this program",
+            "'throttle-threshold' is of DRBD 8.3 and has no effect",
+        ]
+    );
+    let view = config.resources[0].for_node("alice").expect("there");
+    assert_eq!(view.net.congestion_fill_sectors, 2048);
+    assert!(!config.warnings.list.iter().any(|known| known.message.contains("unplug")));
+}
