@@ -41,11 +41,24 @@ pub struct BlockDevice {
 
 const ALIGNMENT: usize = 4096;
 
-/// Memory that direct I/O takes: a vector, and where the aligned part begins in it.
-fn aligned(length: usize) -> (Vec<u8>, usize) {
-    let memory = vec![0; length + ALIGNMENT];
-    let begin = memory.as_ptr().align_offset(ALIGNMENT);
-    (memory, begin)
+/// Memory that direct I/O takes. Fresh memory costs an emulated machine more than the I/O does, so
+/// whoever moves much keeps it.
+#[derive(Debug)]
+struct Aligned {
+    memory: Vec<u8>,
+    begin: usize,
+}
+
+impl Aligned {
+    fn new(length: usize) -> Self {
+        let memory = vec![0; length + ALIGNMENT];
+        let begin = memory.as_ptr().align_offset(ALIGNMENT);
+        Self { memory, begin }
+    }
+
+    fn bytes(&mut self, length: usize) -> &mut [u8] {
+        &mut self.memory[self.begin..self.begin + length]
+    }
 }
 
 impl BlockDevice {
@@ -64,15 +77,15 @@ impl Device for BlockDevice {
     }
 
     fn read(&mut self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-        let (mut memory, begin) = aligned(length);
-        self.file.read_exact_at(&mut memory[begin..begin + length], offset)?;
-        Ok(memory[begin..begin + length].to_vec())
+        let mut memory = Aligned::new(length);
+        self.file.read_exact_at(memory.bytes(length), offset)?;
+        Ok(memory.bytes(length).to_vec())
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let (mut memory, begin) = aligned(data.len());
-        memory[begin..begin + data.len()].copy_from_slice(data);
-        self.file.write_all_at(&memory[begin..begin + data.len()], offset)
+        let mut memory = Aligned::new(data.len());
+        memory.bytes(data.len()).copy_from_slice(data);
+        self.file.write_all_at(memory.bytes(data.len()), offset)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -90,11 +103,13 @@ fn pieces(size: u64) -> impl Iterator<Item = (u64, usize)> {
 /// 4 KiB blocks that differ below `size`.
 pub fn differing_blocks(left: &Path, right: &Path, size: u64) -> Vec<u64> {
     let open = |path| BlockDevice::open(path, false).expect("a disk");
-    let (mut left, mut right) = (open(left), open(right));
+    let (left, right) = (open(left), open(right));
+    let [mut one, mut other] = [(); 2].map(|()| Aligned::new(PIECE as usize));
     let mut differing = Vec::new();
     for (offset, length) in pieces(size) {
-        let one = left.read(offset, length).expect("the left disk");
-        let other = right.read(offset, length).expect("the right disk");
+        let (one, other) = (one.bytes(length), other.bytes(length));
+        left.file.read_exact_at(one, offset).expect("the left disk");
+        right.file.read_exact_at(other, offset).expect("the right disk");
         if one == other {
             continue;
         }
@@ -107,11 +122,13 @@ pub fn differing_blocks(left: &Path, right: &Path, size: u64) -> Vec<u64> {
 
 /// The whole of a disk onto another, its end last, where internal metadata is.
 pub fn copy(source: &Path, target: &Path) {
-    let mut source = BlockDevice::open(source, false).expect("a disk");
-    let mut target = BlockDevice::open(target, true).expect("a disk");
+    let source = BlockDevice::open(source, false).expect("a disk");
+    let target = BlockDevice::open(target, true).expect("a disk");
+    let mut memory = Aligned::new(PIECE as usize);
     for (offset, length) in pieces(source.size_bytes) {
-        let piece = source.read(offset, length).expect("the source");
-        target.write(offset, &piece).expect("the target");
+        let piece = memory.bytes(length);
+        source.file.read_exact_at(piece, offset).expect("the source");
+        target.file.write_all_at(piece, offset).expect("the target");
     }
-    target.flush().expect("the target");
+    target.file.sync_data().expect("the target");
 }

@@ -54,7 +54,7 @@ fn killed_secondary(lab: &mut Lab) {
 
 #[test]
 fn a_killed_twin_comes_back() {
-    in_guest(&["64M", "64M"], || {
+    in_guest(&["32M", "32M"], || {
         let mut lab = Lab::in_sync(Options::default(), Side::Twin);
         killed_primary(&mut lab);
         killed_secondary(&mut lab);
@@ -87,7 +87,7 @@ fn leaving_kernel(lab: &Lab) {
 /// Silence: both notice by their own clocks, the Primary goes on, and they find each other again.
 #[test]
 fn a_pulled_cable_is_noticed_and_mended() {
-    in_guest(&["64M", "64M"], || {
+    in_guest(&["32M", "32M"], || {
         let lab = Lab::in_sync(Options::default(), Side::Kernel);
         let mut written = Written::default();
         for primary in Side::BOTH {
@@ -138,7 +138,7 @@ fn diskless_primary(lab: &Lab) {
 
 #[test]
 fn either_side_goes_on_without_the_other_and_without_its_disk() {
-    in_guest(&["64M", "64M"], || {
+    in_guest(&["32M", "32M"], || {
         let lab = Lab::in_sync(Options::default(), Side::Kernel);
         lab.secondary(Side::Kernel);
         leaving_kernel(&lab);

@@ -22,7 +22,7 @@ fn first_sync(lab: &Lab, source: Side) {
 
 #[test]
 fn either_side_fills_the_other() {
-    in_guest(&["64M", "64M"], || {
+    in_guest(&["32M", "32M"], || {
         let lab = Lab::connected(Options::default());
         first_sync(&lab, Side::Kernel);
         lab.secondary(Side::Twin);

@@ -109,6 +109,24 @@ impl Kernel {
         numbers.collect::<Vec<_>>().try_into().expect("four identifiers")
     }
 
+    /// Lines that no well-behaved peer causes.
+    pub fn complaints(&self) -> Vec<String> {
+        const WORDS: [&str; 9] = [
+            "ASSERT",
+            "BUG",
+            "WARNING",
+            "magic",
+            "unexpected",
+            "Unexpected",
+            "unknown packet",
+            "FIXME",
+            "sent early",
+        ];
+        let log = self.log();
+        let bad = log.lines().filter(|line| WORDS.iter().any(|word| line.contains(word)));
+        bad.map(str::to_owned).collect()
+    }
+
     /// What DRBD logged.
     pub fn log(&self) -> String {
         let output = Command::new("dmesg").output().expect("dmesg");

@@ -385,9 +385,12 @@ fn tail(text: &str) -> String {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        let complaints = self.kernel.complaints();
         if !std::thread::panicking() {
+            assert_eq!(complaints, Vec::<String>::new(), "the kernel took offence");
             return;
         }
+        eprintln!("--- complaints of the kernel ---\n{}", complaints.join("\n"));
         let proc = std::fs::read_to_string("/proc/drbd").unwrap_or_default();
         let gi = self.kernel.run(&["get-gi", RESOURCE]).stdout;
         eprintln!("--- kernel ---\n{proc}{}", String::from_utf8_lossy(&gi));

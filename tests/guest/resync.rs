@@ -7,7 +7,7 @@ use crate::load::Written;
 
 /// Blocks written during an outage: some neighbours, some alone.
 fn blocks(round: u64) -> impl Iterator<Item = u64> {
-    (0..40).map(move |index| 100 * round + index * 97).chain(9000 + round..9010 + round)
+    (0..40).map(move |index| 100 * round + index * 97).chain(7000 + round..7010 + round)
 }
 
 const WRITTEN: u64 = 50;
@@ -64,7 +64,7 @@ fn both_bitmaps(lab: &Lab) {
 
 #[test]
 fn only_what_differs_is_copied() {
-    in_guest(&["64M", "64M"], || {
+    in_guest(&["32M", "32M"], || {
         let lab = Lab::in_sync(Options::default(), Side::Kernel);
         lab.secondary(Side::Kernel);
         only_what_differs(&lab);
@@ -75,7 +75,7 @@ fn only_what_differs_is_copied() {
 /// An interrupted resync goes on where it was, whoever is the source.
 #[test]
 fn an_interrupted_resync_goes_on() {
-    in_guest(&["256M", "256M"], || {
+    in_guest(&["128M", "128M"], || {
         // The kernel's target is slow enough at this rate to be interrupted.
         let disk = "c-plan-ahead 0; resync-rate 8M;".to_owned();
         let lab = Lab::connected(Options { disk, ..Options::default() });
@@ -89,17 +89,17 @@ fn an_interrupted_resync_goes_on() {
                 lab.disconnect(Side::Kernel);
                 let mut device = lab.device(Side::Twin);
                 let content = vec![0x5a; 1 << 20];
-                for offset in (0..48 << 20).step_by(1 << 20) {
+                for offset in (0..24 << 20).step_by(1 << 20) {
                     device.write(offset, &content).expect("a write");
                 }
                 drop(device);
                 lab.connect(Side::Kernel);
             }
-            let wanted = if source == Side::Kernel { total } else { 48 << 8 };
+            let wanted = if source == Side::Kernel { total } else { 24 << 8 };
             let mut cuts = 0;
             loop {
                 let status = lab.twin.wait("some blocks more, or the end", |status| {
-                    status.counters.resync_blocks_moved >= before + 1500 * (cuts + 1)
+                    status.counters.resync_blocks_moved >= before + 1000 * (cuts + 1)
                         || status.connection.as_str() == "Connected"
                             && status.peer_disk.as_str() == "UpToDate"
                             && status.disk.as_str() == "UpToDate"

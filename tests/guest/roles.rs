@@ -19,7 +19,7 @@ fn refusals(lab: &Lab, primary: Side) {
 
 #[test]
 fn roles_are_exchanged_under_writes() {
-    in_guest(&["64M", "64M"], || {
+    in_guest(&["32M", "32M"], || {
         let lab = Lab::in_sync(Options::default(), Side::Twin);
         let mut written = Written::default();
         let mut primary = Side::Twin;

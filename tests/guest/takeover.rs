@@ -77,7 +77,7 @@ fn disks_with_bits(lab: &mut Lab) {
 
 #[test]
 fn disks_are_exchanged_without_a_full_copy() {
-    in_guest(&["64M", "64M"], || {
+    in_guest(&["32M", "32M"], || {
         let mut lab = Lab::in_sync(Options::default(), Side::Kernel);
         clean_disks(&mut lab);
         disks_with_bits(&mut lab);
@@ -140,7 +140,7 @@ fn the_kernel_takes_over_the_disk_of_a_crashed_twin() {
 /// Half a first copy changes hands, on both sides: it goes on, it does not begin again.
 #[test]
 fn half_a_resync_is_taken_over() {
-    in_guest(&["256M", "256M"], || {
+    in_guest(&["128M", "128M"], || {
         let disk = "c-plan-ahead 0; resync-rate 20M;".to_owned();
         let mut lab = Lab::connected(Options { disk, ..Options::default() });
         let total = lab.twin.status().size_bytes / 4096;

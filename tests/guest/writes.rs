@@ -22,7 +22,7 @@ fn fio(lab: &Lab, side: Side) {
 
 #[test]
 fn writes_under_each_protocol() {
-    in_guest(&["64M", "64M"], || {
+    in_guest(&["32M", "32M"], || {
         let mut lab = Lab::in_sync(Options::default(), Side::Kernel);
         let mut written = Written::default();
         for protocol in ['A', 'B', 'C'] {
