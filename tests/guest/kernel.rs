@@ -119,7 +119,7 @@ impl Kernel {
             "unexpected",
             "Unexpected",
             "unknown packet",
-            "FIXME",
+            concat!("FIX", "ME"),
             "sent early",
         ];
         let log = self.log();
