@@ -93,6 +93,9 @@ pub(super) enum Verb {
         /// After a split brain: give up what only this node wrote
         #[arg(long)]
         discard_my_data: bool,
+        /// Only find out what the handshake would decide, then stand alone again
+        #[arg(long)]
+        tentative: bool,
         #[command(flatten)]
         on: Resources,
     },

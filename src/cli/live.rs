@@ -16,7 +16,7 @@ use crate::control::outcome::exit;
 use crate::control::{Client, ClientError, Command, Outcome, ResourceStatus};
 
 /// DRBD's number for "158 unknown resource": it is in no daemon.
-const NO_SUCH_RESOURCE: i32 = 158;
+pub(super) const NO_SUCH_RESOURCE: i32 = 158;
 /// After `shutdown` the daemon takes its resources down before it closes the connection.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(60);
 
@@ -27,8 +27,9 @@ fn request(verb: &Verb) -> Option<(&'static str, &[String], Command)> {
         Verb::Down(on) => ("down", &on.resources, Command::Down),
         Verb::Attach(on) => ("attach", &on.resources, Command::Attach),
         Verb::Detach { force, on } => ("detach", &on.resources, Command::Detach { force: *force }),
-        Verb::Connect { discard_my_data, on } => {
-            ("connect", &on.resources, Command::Connect { discard_my_data: *discard_my_data })
+        Verb::Connect { discard_my_data, tentative, on } => {
+            let (discard_my_data, tentative) = (*discard_my_data, *tentative);
+            ("connect", &on.resources, Command::Connect { discard_my_data, tentative })
         }
         Verb::Disconnect { force, on } => {
             ("disconnect", &on.resources, Command::Disconnect { force: *force })

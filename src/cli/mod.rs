@@ -5,6 +5,7 @@
 //!   arguments -> live      what the daemon does       --> control socket
 //!             -> offline   metadata of a disk at rest --> meta
 //!             -> dump      the configuration          --> config
+//!   drbdadm, drbd-overview as the program's name --> the same, in DRBD's words
 //!                 \-> output: text, JSON, exit code
 //! ```
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 mod arguments;
 mod demo;
 mod devalue;
+mod drbdadm;
 mod gi;
 mod json;
 mod live;
@@ -52,7 +54,12 @@ impl Context {
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
-    let arguments = match arguments::parse(std::env::args_os()) {
+    let mut words = std::env::args_os();
+    if let Some(face) = std::env::args_os().next().as_deref().and_then(drbdadm::face) {
+        words.next();
+        return ExitCode::from(drbdadm::main(face, words));
+    }
+    let arguments = match arguments::parse(words) {
         Ok(arguments) => arguments,
         Err(code) => return ExitCode::from(code),
     };
@@ -61,24 +68,32 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> u8 {
     let context = arguments.context();
-    let mut output = Output::new(context.json);
-    let verb = arguments.verb;
-    match &verb {
+    match &arguments.verb {
         Verb::Daemon => return run_daemon(&context),
         Verb::Demo { keep } => return demo::run(*keep, context.json),
-        Verb::Dump { verbose, resources } => dump(&context, *verbose, resources, &mut output),
+        _ => {}
+    }
+    let mut output = Output::new(context.json);
+    carry_out(&arguments, &mut output);
+    output.finish()
+}
+
+fn carry_out(arguments: &Arguments, output: &mut Output) {
+    let context = arguments.context();
+    let verb = &arguments.verb;
+    match verb {
+        Verb::Dump { verbose, resources } => dump(&context, *verbose, resources, output),
         Verb::CreateMd { .. }
         | Verb::DumpMd { .. }
         | Verb::ApplyAl { .. }
         | Verb::WipeMd { .. }
         | Verb::ShowGi { .. }
-        | Verb::GetGi { .. } => offline::run(&context, &verb, &mut output),
+        | Verb::GetGi { .. } => offline::run(&context, verb, output),
         Verb::Invalidate { .. } | Verb::InvalidateRemote { .. } | Verb::Outdate(_) => {
-            devalue::run(&context, &verb, &mut output);
+            devalue::run(&context, verb, output);
         }
-        _ => live::run(&context, &verb, &mut output),
+        _ => live::run(&context, verb, output),
     }
-    output.finish()
 }
 
 fn run_daemon(context: &Context) -> u8 {

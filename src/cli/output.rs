@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::drbdadm::Texts;
 use crate::config::{Config, Diagnostics};
 use crate::control::Outcome;
 use crate::control::outcome::exit;
@@ -29,11 +30,25 @@ pub(super) struct Output {
     document: Option<Value>,
     /// What was printed already, key by key: then there is no document.
     printed: bool,
+    /// The words of drbdadm, under whose name the program was started.
+    texts: Option<Texts>,
 }
 
 impl Output {
     pub(super) fn new(json: bool) -> Self {
-        Self { json, exit_code: exit::OK, reports: Vec::new(), document: None, printed: false }
+        Self {
+            json,
+            exit_code: exit::OK,
+            reports: Vec::new(),
+            document: None,
+            printed: false,
+            texts: None,
+        }
+    }
+
+    pub(super) fn with_texts(mut self, texts: Texts) -> Self {
+        self.texts = Some(texts);
+        self
     }
 
     pub(super) fn is_json(&self) -> bool {
@@ -42,6 +57,10 @@ impl Output {
 
     /// The end of a verb; what went wrong is printed.
     pub(super) fn outcome(&mut self, verb: &'static str, resource: Option<&str>, outcome: Outcome) {
+        let outcome = match &self.texts {
+            Some(texts) => texts.reworded(resource, outcome),
+            None => outcome,
+        };
         if !self.json && !outcome.is_done() {
             eprint!("{}", outcome_text(&outcome));
         }

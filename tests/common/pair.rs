@@ -284,7 +284,23 @@ impl Node {
 
     /// Runs a verb to its end.
     pub fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = self.command(arguments);
+        self.run_to_its_end(self.command(arguments), arguments)
+    }
+
+    /// Runs the program under another name, as the link that an administrator makes.
+    pub fn run_as(&self, name: &str, arguments: &[&str]) -> Output {
+        let link = self.config.with_file_name(format!("{}-{name}", self.name)).join(name);
+        if !link.exists() {
+            std::fs::create_dir_all(link.parent().expect("a folder")).expect("folder");
+            std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_twinblk"), &link).expect("link");
+        }
+        let mut command = Command::new(link);
+        command.arg("-c").arg(&self.config).arg("--run-dir").arg(&self.run_dir);
+        command.arg("--node").arg(self.name).args(arguments);
+        self.run_to_its_end(command, arguments)
+    }
+
+    fn run_to_its_end(&self, mut command: Command, arguments: &[&str]) -> Output {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program");
         let collect = |mut stream: Box<dyn Read + Send>| {

@@ -3,8 +3,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod drbdadm;
 mod failover;
 mod first_sync;
+mod refusal_table;
 mod refusals;
 mod resync;
 mod split_brain;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::*;
 
+mod compatibility;
 mod dump;
 mod includes;
 mod mistakes;
