@@ -218,7 +218,7 @@ pub(super) enum Verb {
     },
     /// Take all resources down and end the daemon
     Shutdown,
-    /// See it on this machine: two nodes, a killed primary, nothing lost; no root needed
+    /// See it on this machine: two nodes, a killed primary, nothing lost; without root
     Demo {
         /// Leave the pair running, and say how to play with it
         #[arg(long)]
