@@ -133,6 +133,8 @@ pub(super) enum Verb {
         #[command(flatten)]
         on: Resources,
     },
+    /// Make a changed configuration count
+    Adjust(Resources),
     /// Attach the local disk
     Attach(Resources),
     /// Detach the local disk

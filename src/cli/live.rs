@@ -25,6 +25,7 @@ fn request(verb: &Verb) -> Option<(&'static str, &[String], Command)> {
     Some(match verb {
         Verb::Up(on) => ("up", &on.resources, Command::Up),
         Verb::Down(on) => ("down", &on.resources, Command::Down),
+        Verb::Adjust(on) => ("adjust", &on.resources, Command::Adjust),
         Verb::Attach(on) => ("attach", &on.resources, Command::Attach),
         Verb::Detach { force, on } => ("detach", &on.resources, Command::Detach { force: *force }),
         Verb::Connect { discard_my_data, tentative, on } => {

@@ -72,6 +72,8 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         from: Option<String>,
     },
+    /// Make a changed configuration count; up where something is missing.
+    Adjust,
     /// One status response.
     Status,
     /// A status response now and after every change, until the client closes.

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use twinblk_proto::state::{ConnectionState, DiskState};
 
 use super::DaemonOptions;
+use super::adjust::difference;
 use super::listeners::Listeners;
 use super::report;
 use super::translate::{self, Plan};
@@ -28,7 +29,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// A resource that is up.
 #[derive(Debug)]
 struct Running {
-    plan: Plan,
+    plan: RefCell<Plan>,
     handle: ResourceHandle,
 }
 
@@ -96,10 +97,12 @@ impl Manager {
             .map_err(|error| {
                 Outcome::failed(exit::OTHER, format!("{name}: cannot start a thread: {error}"))
             })?;
-        let running = Rc::new(Running { plan, handle });
+        let running = Rc::new(Running { plan: RefCell::new(plan), handle });
         self.running.borrow_mut().insert(name.to_owned(), running.clone());
-        let Plan { places, allow, .. } = &running.plan;
-        let offered = self.listeners.borrow_mut().offer(name, places, allow);
+        let offered = {
+            let plan = running.plan.borrow();
+            self.listeners.borrow_mut().offer(name, &plan.places, &plan.allow)
+        };
         if let Err(error) = offered {
             self.forget(name, &running).await;
             return Err(Outcome::failed(exit::OTHER, format!("{name}: {error}"))
@@ -142,7 +145,8 @@ impl Manager {
     /// Which side a node is, by the name that the configuration gives it.
     fn repair_from(&self, name: &str, node: &str) -> Result<RepairFrom, Outcome> {
         let running = self.find(name).ok_or_else(|| Outcome::no_such_resource(name))?;
-        let (me, peer) = (&running.plan.view.me.host, &running.plan.view.peer.host);
+        let plan = running.plan.borrow();
+        let (me, peer) = (&plan.view.me.host, &plan.view.peer.host);
         if node == me {
             Ok(RepairFrom::ThisNode)
         } else if node == peer {
@@ -152,6 +156,42 @@ impl Manager {
             Err(Outcome::failed(exit::USAGE, message)
                 .with_hint(format!("--from {me} or --from {peer}")))
         }
+    }
+
+    /// Makes the configuration as it is now count for a resource that is up.
+    async fn adjust(&self, name: &str) -> Outcome {
+        let Some(running) = self.find(name) else { return self.up(name).await };
+        let gate = self.gate(name);
+        let _alone = gate.lock().await;
+        let plan = match translate::plan(&self.options, name, self.polling) {
+            Ok(plan) => plan,
+            Err(outcome) => return outcome,
+        };
+        let difference = difference(&running.plan.borrow(), &plan);
+        if !difference.restart.is_empty() {
+            let what = difference.restart.join(", ");
+            let message = format!("{name}: {what} cannot be changed while the resource is up");
+            return Outcome::failed(exit::FAILURE, message)
+                .with_detail("nothing was changed")
+                .with_hint(format!("twinblk down {name}, then: twinblk up {name}"));
+        }
+        if difference.changed {
+            if difference.reconnect {
+                let outcome = self.verb(name, &running, Verb::Disconnect { force: false }).await;
+                if !outcome.is_done() {
+                    return outcome;
+                }
+                running.handle.change_link(plan.setup.link.clone());
+            }
+            let settings = Box::new(plan.setup.engine.clone());
+            let outcome = self.verb(name, &running, Verb::Adjust(settings)).await;
+            if !outcome.is_done() {
+                return outcome;
+            }
+            running.plan.replace(plan);
+            self.changed();
+        }
+        self.complete(name, &running).await
     }
 
     async fn down(&self, name: &str) -> Outcome {
@@ -243,6 +283,7 @@ impl Handler for Desk {
         let verb = match command.clone() {
             Command::Up => return manager.up(name).await,
             Command::Down => return manager.down(name).await,
+            Command::Adjust => return manager.adjust(name).await,
             Command::Attach => Verb::Attach,
             Command::Detach { force } => Verb::Detach { force },
             Command::Connect { discard_my_data, tentative } => {
@@ -296,7 +337,7 @@ impl Handler for Desk {
         for (_, running) in wanted {
             // One that goes down in this moment is left out.
             if let Ok(snapshot) = running.handle.snapshot().await {
-                statuses.push(report::status(&running.plan, &snapshot));
+                statuses.push(report::status(&running.plan.borrow(), &snapshot));
             }
         }
         Ok(statuses)

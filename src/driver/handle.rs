@@ -13,6 +13,7 @@ use super::snapshot::Snapshot;
 use crate::buffer::BufferPool;
 use crate::engine::effect::Refusal;
 use crate::engine::event::Verb;
+use crate::link::LinkSettings;
 use crate::nbd::Accepted;
 
 /// What the daemon asks of a resource's thread.
@@ -25,6 +26,8 @@ pub(super) enum Order {
     Snapshot {
         answer: oneshot::Sender<Snapshot>,
     },
+    /// For the next connection.
+    ChangeLink(Box<LinkSettings>),
     Serve(Box<Accepted>),
     /// Close every client with ESHUTDOWN.
     DismissClients,
@@ -97,6 +100,11 @@ impl ResourceHandle {
         let (answer, answered) = oneshot::channel();
         self.orders.send(Order::Snapshot { answer }).map_err(|_| Gone)?;
         answered.await.map_err(|_| Gone)
+    }
+
+    /// Times, limits and secret of connections that begin from now on.
+    pub fn change_link(&self, link: LinkSettings) {
+        let _ = self.orders.send(Order::ChangeLink(Box::new(link)));
     }
 
     /// Closes every client with ESHUTDOWN.

@@ -67,6 +67,11 @@ impl Peer {
         Self { settings, pool, sessions: 0, connecting: None, current: None }
     }
 
+    /// For the connections that begin from now on.
+    pub(super) fn change_settings(&mut self, settings: LinkSettings) {
+        self.settings = settings;
+    }
+
     /// Needs a `LocalSet`.
     pub(super) fn start_connecting(&mut self, after: Duration) {
         self.connecting = None;

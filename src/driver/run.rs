@@ -270,6 +270,7 @@ impl Driver {
             Order::Snapshot { answer } => {
                 let _ = answer.send(self.snapshot());
             }
+            Order::ChangeLink(link) => self.peer.change_settings(*link),
             Order::Serve(client) => self.take_client(now, *client),
             Order::DismissClients => self.clients.shut_down(),
             Order::Stop => self.stopping = true,

@@ -171,6 +171,10 @@ impl Engine {
             Verb::Verify { start, stop, repair } => {
                 self.begin_verify_command(Wanted { start, stop, repair });
             }
+            Verb::Adjust(settings) => {
+                self.adjust(*settings);
+                self.finish(Ok(()));
+            }
             Verb::Down => self.down(),
         }
     }
@@ -229,6 +233,19 @@ impl Engine {
                 "disconnected by command",
                 Some(CloseManner::Now),
             );
+        }
+        // A Primary whose data is at the peer would have none (behaviour.md 1.5, -2).
+        if self.is_primary()
+            && let Err(code @ Code::NoUpToDateDisk) =
+                self.check(|s| s.connection = C::Disconnecting)
+        {
+            return self.finish(Err(code.refuse(
+                format!(
+                    "this Primary serves the peer's data: the local disk is {}",
+                    self.state.disk
+                ),
+                "twinblk wait-sync RES first, or: twinblk secondary RES",
+            )));
         }
         self.ask(Wish::Disconnect);
     }

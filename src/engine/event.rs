@@ -259,6 +259,8 @@ pub enum Verb {
         stop: Option<u64>,
         repair: Option<RepairFrom>,
     },
+    /// The configuration was changed: what of it can count at once does.
+    Adjust(Box<Settings>),
     /// Demote, disconnect, detach: the resource goes away.
     Down,
 }

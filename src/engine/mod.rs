@@ -29,6 +29,7 @@
 //! | [`status`] | what the operator sees |
 
 pub mod activity_log;
+mod adjust;
 pub mod bitmap;
 pub mod effect;
 pub mod event;

@@ -28,7 +28,7 @@ impl fmt::Debug for Authentication {
 }
 
 /// Addresses, limits and times of one connection; names are drbd.conf's where it has one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkSettings {
     /// Listened on, and the source address (with another port) of outgoing connections.
     pub local: SocketAddr,

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod adjust;
 mod drbdadm;
 mod failover;
 mod first_sync;
