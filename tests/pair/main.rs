@@ -4,9 +4,11 @@
 mod common;
 
 mod adjust;
+mod bad_input;
 mod drbdadm;
 mod failover;
 mod first_sync;
+mod kills;
 mod refusal_table;
 mod refusals;
 mod resync;
