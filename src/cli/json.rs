@@ -8,7 +8,9 @@ use twinblk_proto::state::ConnectionState;
 use crate::config::options::{OptionSet, Section, Value as OptionValue};
 use crate::config::{Config, Host, MetaDisk, Resource};
 use crate::control::ResourceStatus;
-use crate::control::status::{Counters, GenerationStatus, NbdStatus, NodeStatus, ResyncStatus};
+use crate::control::status::{
+    Counters, GenerationStatus, KernelDeviceStatus, NbdStatus, NodeStatus, ResyncStatus,
+};
 
 /// What DRBD prints when it does not know how long it will take.
 const ETA_UNKNOWN_S: u64 = 987_654_321;
@@ -36,6 +38,7 @@ struct StatusEntry<'a> {
     peer_generations: &'a Option<GenerationStatus>,
     resync: &'a Option<ResyncStatus>,
     nbd: &'a NbdStatus,
+    kernel_device: &'a KernelDeviceStatus,
 }
 
 #[derive(Serialize)]
@@ -148,7 +151,7 @@ fn status(status: &ResourceStatus) -> StatusEntry<'_> {
             minor: status.minor,
             disk_state: status.disk.as_str(),
             client: false,
-            open: !status.nbd.clients.is_empty(),
+            open: status.is_open(),
             quorum: true,
             size: status.size_bytes / 1024,
             read: counters.dr,
@@ -172,6 +175,7 @@ fn status(status: &ResourceStatus) -> StatusEntry<'_> {
         peer_generations: &status.peer_generations,
         resync: &status.resync,
         nbd: &status.nbd,
+        kernel_device: &status.kernel_device,
     }
 }
 
@@ -456,11 +460,12 @@ mod tests {
             "peer-generations",
             "resync",
             "nbd",
+            "kernel-device",
         ]
         .into_iter()
         .filter(|key| read[0].get(key).is_some())
         .collect();
-        assert_eq!(ours.len(), 9, "{ours:?}");
+        assert_eq!(ours.len(), 10, "{ours:?}");
         assert_eq!(read[0]["connection-state"], "SyncSource");
         assert_eq!(statuses(&[]), "[]\n");
     }

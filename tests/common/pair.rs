@@ -162,7 +162,7 @@ impl Pair {
         disk {disk};
         meta-disk {metadata};
         address {address}:{REPLICATION_PORT};
-        nbd {{ listen {address}:{NBD_PORT}; }}
+        nbd {{ listen {address}:{NBD_PORT}; attach no; }}
     }}
 ",
                 name = node.name,
