@@ -264,6 +264,10 @@ impl Attachment {
         let identifier = self.identifier.clone();
         let (described, request_s, count) = (export.clone(), self.request_s, socket_count());
         let (index, sockets) = off_thread(move || {
+            // Of an attempt that nobody waited for to the end.
+            if let Some(index) = kernel::find(&identifier, None) {
+                kernel::disconnect(index)?;
+            }
             kernel::connect(&described, count, patience(request_s), &identifier)
         })
         .await?;
