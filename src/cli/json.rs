@@ -10,6 +10,7 @@ use crate::config::{Config, Host, MetaDisk, Resource};
 use crate::control::ResourceStatus;
 use crate::control::status::{
     Counters, GenerationStatus, KernelDeviceStatus, NbdStatus, NodeStatus, ResyncStatus,
+    VerifiedStatus, VerifyStatus,
 };
 
 /// What DRBD prints when it does not know how long it will take.
@@ -37,6 +38,8 @@ struct StatusEntry<'a> {
     generations: &'a GenerationStatus,
     peer_generations: &'a Option<GenerationStatus>,
     resync: &'a Option<ResyncStatus>,
+    verify: &'a Option<VerifyStatus>,
+    verified: &'a Option<VerifiedStatus>,
     nbd: &'a NbdStatus,
     kernel_device: &'a KernelDeviceStatus,
 }
@@ -174,6 +177,8 @@ fn status(status: &ResourceStatus) -> StatusEntry<'_> {
         generations: &status.generations,
         peer_generations: &status.peer_generations,
         resync: &status.resync,
+        verify: &status.verify,
+        verified: &status.verified,
         nbd: &status.nbd,
         kernel_device: &status.kernel_device,
     }
@@ -246,7 +251,7 @@ fn peer_device(status: &ResourceStatus, connected: bool) -> PeerDeviceEntry {
         pending: counters.pe,
         unacked: counters.ua,
         has_sync_details: resync.is_some(),
-        has_online_verify_details: false,
+        has_online_verify_details: status.verify.is_some(),
         percent_in_sync: two_digits(in_sync),
         percent_resync_done: resync.map(|resync| two_digits(resync.done_fraction * 100.0)),
         estimated_seconds_to_finish: resync.map(|resync| resync.eta_s.unwrap_or(ETA_UNKNOWN_S)),
@@ -459,13 +464,15 @@ mod tests {
             "generations",
             "peer-generations",
             "resync",
+            "verify",
+            "verified",
             "nbd",
             "kernel-device",
         ]
         .into_iter()
         .filter(|key| read[0].get(key).is_some())
         .collect();
-        assert_eq!(ours.len(), 10, "{ours:?}");
+        assert_eq!(ours.len(), 12, "{ours:?}");
         assert_eq!(read[0]["connection-state"], "SyncSource");
         assert_eq!(statuses(&[]), "[]\n");
     }

@@ -43,6 +43,10 @@ fn request(verb: &Verb) -> Option<(&'static str, &[String], Command)> {
         Verb::DetachDevice { force, on } => {
             ("detach-device", &on.resources, Command::DetachDevice { force: *force })
         }
+        Verb::Verify { start, stop, repair, from, on } => {
+            let (start, stop, repair, from) = (*start, *stop, *repair, from.clone());
+            ("verify", &on.resources, Command::Verify { start, stop, repair, from })
+        }
         Verb::WaitConnect(on) => ("wait-connect", &on.resources, Command::WaitConnect),
         Verb::WaitSync(on) => ("wait-sync", &on.resources, Command::WaitSync),
         _ => return None,

@@ -13,6 +13,7 @@ use super::event::{CommandId, Timer, Verb};
 use super::limits::PROMOTE_RETRY_MARGIN_MS;
 use super::record::AfterBitmap;
 use super::refusal::Code;
+use super::verify::Wanted;
 
 /// Where the running command is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -140,6 +141,9 @@ impl Engine {
             Verb::Primary { force } => self.promote(force),
             Verb::Secondary { force } => self.demote(force),
             Verb::Detach { force } => self.detach(force),
+            Verb::Verify { start, stop, repair } => {
+                self.begin_verify_command(Wanted { start, stop, repair });
+            }
             Verb::Down => self.down(),
         }
     }
@@ -303,6 +307,7 @@ impl Engine {
                 "disconnected by command",
                 Some(CloseManner::AfterFlush),
             ),
+            Wish::Verify(wanted) => self.verify_granted(wanted),
             Wish::Detach if self.is_primary() && self.shares_peers_generation() => {
                 // The peer begins a generation for what this disk will miss: clients go on after
                 // it is known, so that a lost connection finds the same data again.
@@ -395,6 +400,29 @@ impl Engine {
             }
             None => {}
         }
+    }
+
+    // --- verify ---
+
+    fn begin_verify_command(&mut self, wanted: Wanted) {
+        match self.check_verify_command(&wanted) {
+            Err(refusal) => self.finish(Err(refusal)),
+            Ok(()) if self.state.connection == C::VerifyS => {
+                self.adjust_verify(wanted);
+                self.finish(Ok(()));
+            }
+            Ok(()) => self.ask(Wish::Verify(wanted)),
+        }
+    }
+
+    fn verify_granted(&mut self, wanted: Wanted) {
+        self.begin_verify(wanted);
+        if self.state.connection == C::VerifyS {
+            return self.finish(Ok(()));
+        }
+        let detail = format!("meanwhile the state changed: {}", self.status.reason);
+        let hint = "look at twinblk status RES, then try again";
+        self.finish(Err(Code::InTransientState.refuse(detail, hint)));
     }
 
     // --- detach ---

@@ -5,3 +5,4 @@ pub mod generations;
 pub mod network;
 pub mod resync;
 pub mod stage;
+pub mod verify;
