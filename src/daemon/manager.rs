@@ -357,6 +357,10 @@ impl Handler for Desk {
                     _ => attachment.attach(handle, &manager.exports).await,
                 };
             }
+            Command::Invalidate => Verb::Invalidate,
+            Command::InvalidateRemote => Verb::InvalidateRemote,
+            Command::Outdate => Verb::Outdate,
+            Command::NewCurrentUuid { clear_bitmap } => Verb::NewCurrentUuid { clear_bitmap },
             Command::Verify { start, stop, repair, from } => {
                 let repair = match (repair, from) {
                     (false, _) => None,
