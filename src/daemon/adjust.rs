@@ -29,7 +29,7 @@ pub(super) fn difference(old: &Plan, new: &Plan) -> Difference {
     unless_same((&mine.disk, &mine.meta_disk) == (&my_new.disk, &my_new.meta_disk), "disk");
     unless_same((&mine.device, mine.minor) == (&my_new.device, my_new.minor), "device");
     unless_same(old.view.options.backend == new.view.options.backend, "backend");
-    unless_same((&old.places, &old.allow) == (&new.places, &new.allow), "nbd");
+    unless_same(mine.nbd == my_new.nbd, "nbd");
     unless_same(was.al_extents == is.al_extents, "al-extents");
     unless_same(was.user_sectors == is.user_sectors, "size");
     let agreed = |plan: &Plan| {

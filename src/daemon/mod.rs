@@ -8,6 +8,7 @@
 //! The main thread never touches data: it negotiates, translates the configuration and waits.
 
 mod adjust;
+mod attachment;
 mod listeners;
 mod manager;
 pub mod options;
