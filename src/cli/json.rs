@@ -9,7 +9,8 @@ use crate::config::options::{OptionSet, Section, Value as OptionValue};
 use crate::config::{Config, Host, MetaDisk, Resource};
 use crate::control::ResourceStatus;
 use crate::control::status::{
-    Counters, GenerationStatus, NbdStatus, NodeStatus, ResyncStatus, VerifiedStatus, VerifyStatus,
+    Counters, GenerationStatus, NbdStatus, NodeStatus, PrimaryTimes, ResyncStatus,
+    SplitBrainStatus, VerifiedStatus, VerifyStatus,
 };
 
 /// What DRBD prints when it does not know how long it will take.
@@ -40,6 +41,8 @@ struct StatusEntry<'a> {
     verify: &'a Option<VerifyStatus>,
     verified: &'a Option<VerifiedStatus>,
     nbd: &'a NbdStatus,
+    last_primary: &'a PrimaryTimes,
+    split_brain: &'a Option<SplitBrainStatus>,
 }
 
 #[derive(Serialize)]
@@ -178,6 +181,8 @@ fn status(status: &ResourceStatus) -> StatusEntry<'_> {
         verify: &status.verify,
         verified: &status.verified,
         nbd: &status.nbd,
+        last_primary: &status.last_primary,
+        split_brain: &status.split_brain,
     }
 }
 
@@ -464,11 +469,13 @@ mod tests {
             "verify",
             "verified",
             "nbd",
+            "last-primary",
+            "split-brain",
         ]
         .into_iter()
         .filter(|key| read[0].get(key).is_some())
         .collect();
-        assert_eq!(ours.len(), 11, "{ours:?}");
+        assert_eq!(ours.len(), 13, "{ours:?}");
         assert_eq!(read[0]["connection-state"], "SyncSource");
         assert_eq!(statuses(&[]), "[]\n");
     }

@@ -27,9 +27,11 @@ fn request(verb: &Verb) -> Option<(&'static str, &[String], Command)> {
         Verb::Down(on) => ("down", &on.resources, Command::Down),
         Verb::Attach(on) => ("attach", &on.resources, Command::Attach),
         Verb::Detach { force, on } => ("detach", &on.resources, Command::Detach { force: *force }),
-        Verb::Connect { discard_my_data, on } => {
-            ("connect", &on.resources, Command::Connect { discard_my_data: *discard_my_data })
-        }
+        Verb::Connect { discard_my_data, tentative, on } => (
+            "connect",
+            &on.resources,
+            Command::Connect { discard_my_data: *discard_my_data, tentative: *tentative },
+        ),
         Verb::Disconnect { force, on } => {
             ("disconnect", &on.resources, Command::Disconnect { force: *force })
         }
@@ -72,11 +74,11 @@ pub(super) fn run(context: &Context, verb: &Verb, output: &mut Output) {
 }
 
 /// The daemon, or the outcome that says how to get one.
-fn connect(context: &Context) -> Result<Client, Outcome> {
+pub(super) fn connect(context: &Context) -> Result<Client, Outcome> {
     Client::connect(&context.run_dir).map_err(|error| unreachable_daemon(context, &error))
 }
 
-fn unreachable_daemon(context: &Context, error: &ClientError) -> Outcome {
+pub(super) fn unreachable_daemon(context: &Context, error: &ClientError) -> Outcome {
     let outcome = Outcome::failed(exit::OTHER, format!("twinblk: {error}"));
     match error {
         ClientError::NotRunning { .. } => outcome
@@ -236,7 +238,7 @@ fn configured_wait(
 
 /// Asks for one resource or all. An unknown name that is not in the file either is a typing
 /// mistake, and said to be one.
-fn ask(
+pub(super) fn ask(
     context: &Context,
     client: &mut Client,
     name: Option<&str>,

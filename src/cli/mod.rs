@@ -21,7 +21,9 @@ mod live;
 mod offline;
 mod output;
 mod progress;
+mod resolve;
 mod show;
+mod tentative;
 
 use arguments::{Arguments, Verb};
 use output::Output;
@@ -73,6 +75,14 @@ fn run(arguments: Arguments) -> u8 {
         | Verb::WipeMd { .. }
         | Verb::ShowGi { .. }
         | Verb::GetGi { .. } => offline::run(&context, &verb, &mut output),
+        Verb::Connect { tentative: true, on, .. } => {
+            tentative::run(&context, &on.resources, &mut output);
+        }
+        Verb::Resolve { resource, keep, discard_local, yes } => {
+            let (discard_local, yes) = (*discard_local, *yes);
+            let choice = resolve::Choice { keep: keep.clone(), discard_local, yes };
+            resolve::run(&context, resource, &choice, &mut output);
+        }
         Verb::Invalidate { .. } | Verb::InvalidateRemote { .. } | Verb::Outdate(_) => {
             devalue::run(&context, &verb, &mut output);
         }

@@ -36,6 +36,9 @@ pub enum Command {
     Connect {
         #[serde(default)]
         discard_my_data: bool,
+        /// Only say what would be done.
+        #[serde(default)]
+        tentative: bool,
     },
     Disconnect {
         #[serde(default)]

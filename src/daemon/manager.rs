@@ -245,8 +245,8 @@ impl Handler for Desk {
             Command::Down => return manager.down(name).await,
             Command::Attach => Verb::Attach,
             Command::Detach { force } => Verb::Detach { force },
-            Command::Connect { discard_my_data } => {
-                Verb::Connect { discard_my_data, dry_run: false }
+            Command::Connect { discard_my_data, tentative } => {
+                Verb::Connect { discard_my_data, dry_run: tentative }
             }
             Command::Disconnect { force } => Verb::Disconnect { force },
             Command::Primary { force } => Verb::Primary { force },

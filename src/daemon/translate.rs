@@ -53,6 +53,7 @@ pub(super) fn plan(options: &DaemonOptions, name: &str, polling: bool) -> Result
         backing: backing_place(&view),
         peer_host: view.peer.host.clone(),
         peer_uris: uris(name, &view.peer.nbd.listen, None),
+        roles_file: Some(options.run_dir.join(format!("{name}.roles"))),
         polling,
     };
     let mut places: Vec<Place> = view.me.nbd.listen.iter().copied().map(Place::Tcp).collect();

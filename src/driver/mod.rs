@@ -13,6 +13,8 @@
 //! and one to each client that has something to hear. Payload bytes stay in a slab here; the
 //! engine knows their numbers.
 
+use std::path::PathBuf;
+
 mod allocation;
 mod backing;
 mod clients;
@@ -23,6 +25,7 @@ mod open;
 mod peer;
 mod perform;
 mod polling;
+mod roles;
 mod run;
 mod serving;
 mod slab;
@@ -32,6 +35,7 @@ mod timers;
 pub use exports::Exports;
 pub use handle::{Gone, ResourceHandle, spawn};
 pub use open::BackingPlace;
+pub use roles::RoleTimes;
 pub use snapshot::{ClientSnapshot, Snapshot};
 
 use crate::engine::event::Settings;
@@ -47,6 +51,8 @@ pub struct ResourceSetup {
     /// Where clients find the device while the peer is Primary: host name and NBD URIs.
     pub peer_host: String,
     pub peer_uris: Vec<String>,
+    /// Where the times of this node's roles are kept; none: nowhere.
+    pub roles_file: Option<PathBuf>,
     /// Look around briefly before sleeping when traffic is dense.
     pub polling: bool,
 }

@@ -168,6 +168,7 @@ impl Driver {
             payloads_held: self.payloads.len(),
             requests_open: self.clients.open_requests(),
             disk_actions: self.backing.as_ref().map_or(0, |backing| backing.actions.len()),
+            roles: self.roles.times,
         }
     }
 }

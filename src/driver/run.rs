@@ -14,6 +14,7 @@ use super::exports::Exports;
 use super::handle::Order;
 use super::peer::{Peer, PeerNews};
 use super::polling::Polling;
+use super::roles::RoleKeeper;
 use super::slab::Slab;
 use super::timers::{Clock, Timers};
 use crate::buffer::{BufferPool, Payload};
@@ -56,6 +57,7 @@ pub(super) struct Driver {
     next_command: u64,
     pub(super) timers: Timers,
     polling: Polling,
+    pub(super) roles: RoleKeeper,
     pub(super) exports: Exports,
     pub(super) changes: Arc<watch::Sender<u64>>,
     /// Something that status shows changed in this turn.
@@ -103,6 +105,7 @@ impl Driver {
             next_command: 0,
             timers: Timers::default(),
             polling: Polling::new(setup.polling),
+            roles: RoleKeeper::load(setup.roles_file.clone()),
             exports,
             changes,
             changed: true,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::roles::RoleTimes;
 use crate::engine::status::Status;
 
 /// The state of a resource at one moment.
@@ -18,6 +19,8 @@ pub struct Snapshot {
     pub payloads_held: usize,
     pub requests_open: usize,
     pub disk_actions: usize,
+    /// When this node was Primary.
+    pub roles: RoleTimes,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use super::effect::{CloseManner, Effect, NoteLevel, Refusal};
 use super::event::{CommandId, Timer, Verb};
 use super::limits::PROMOTE_RETRY_MARGIN_MS;
 use super::record::AfterBitmap;
-use super::refusal::{Code, DISCARD_AS_PRIMARY, NO_DISK};
+use super::refusal::{Code, DISCARD_AS_PRIMARY, NET_CONFIGURED, NO_DISK};
 use super::verify::Wanted;
 
 /// Where the running command is.
@@ -200,6 +200,12 @@ impl Engine {
                 "twinblk secondary RES first",
             )));
         }
+        if dry_run && self.state.connection != C::StandAlone {
+            return self.finish(Err(NET_CONFIGURED.refuse(
+                format!("the connection is {}: there is nothing to try", self.state.connection),
+                "twinblk disconnect RES first",
+            )));
+        }
         if self.state.connection != C::StandAlone {
             if discard_my_data && self.session.is_none() {
                 // Looking for the peer already: the next handshake says it.
@@ -210,6 +216,7 @@ impl Engine {
         self.discard_my_data = discard_my_data;
         self.dry_run = dry_run;
         self.status.hint.clear();
+        self.status.verdict = None;
         self.change("connect", |s| s.connection = C::Unconnected);
         self.start_connecting(0);
         self.finish(Ok(()));

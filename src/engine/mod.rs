@@ -26,7 +26,7 @@
 //! | `verify`, `repair` | comparing both disks, and mending what differs |
 //! | `command`, `cluster` | the operator, and agreement with the peer |
 //! | `full_sync`, `declare` | invalidate; outdate, new-current-uuid |
-//! | [`status`] | what the operator sees |
+//! | [`status`], [`verdict`] | what the operator sees |
 
 pub mod activity_log;
 pub mod bitmap;
@@ -40,6 +40,7 @@ pub mod slab;
 pub mod split_brain;
 pub mod state_rules;
 pub mod status;
+pub mod verdict;
 
 mod attach;
 mod bitmap_exchange;

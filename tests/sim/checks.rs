@@ -2,6 +2,7 @@
 //! says about it, and what the clients were promised.
 
 use twinblk::engine::event::DeviceRecord;
+use twinblk_proto::packet::SplitBrainPolicy;
 use twinblk_proto::packet::{BlockId, Packet, ReplicationProtocol};
 use twinblk_proto::state::{ConnectionState, DiskState, Role, State};
 use twinblk_proto::units::{BLOCK_SECTORS, SectorRange};
@@ -208,7 +209,12 @@ impl<E: Subject> World<E> {
 
     /// A resync begins: the data of `target` will be overwritten by that of `source`.
     fn check_resync(&mut self, source: usize, target: usize) {
-        let granted = self.oracle.discard_granted == Some(target);
+        let settings = &self.swarm.settings;
+        let policies = [settings.after_sb_0pri, settings.after_sb_1pri, settings.after_sb_2pri];
+        let by_policy = self.swarm.actors
+            && policies.iter().any(|policy| *policy != SplitBrainPolicy::Disconnect);
+        let granted = self.oracle.discard_granted == Some(target)
+            || by_policy && self.oracle.lineages_differ();
         if self.oracle.lineages_differ() {
             let [source_diverged, target_diverged] =
                 [source, target].map(|node| self.oracle.lineage(node).diverged);

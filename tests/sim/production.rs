@@ -2,7 +2,7 @@
 
 use twinblk::engine::Engine;
 
-use crate::scenarios::{crashes, generations, network, resync, verbs, verify};
+use crate::scenarios::{crashes, generations, network, policies, resync, verbs, verify};
 use crate::seeds;
 
 macro_rules! tests {
@@ -63,6 +63,10 @@ tests! {
     verbs::the_first_sync_is_skipped,
     verbs::skipping_the_first_sync_may_be_interrupted,
     verbs::a_new_generation_by_command,
+    policies::policies_without_a_primary,
+    policies::policies_with_one_primary,
+    policies::policies_with_two_primaries,
+    policies::a_tentative_connect_changes_nothing,
     seeds::seeds_hold_every_invariant,
     seeds::seeds_are_deterministic,
     seeds::planted_bugs_are_found,

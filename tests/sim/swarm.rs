@@ -1,8 +1,8 @@
 //! What a run is like: every seed draws its own mixture of workload and faults, many of them absent
 //! (swarm testing). Rates are per million of a fault tick.
 
-use twinblk::engine::event::Settings;
-use twinblk_proto::packet::ReplicationProtocol;
+use twinblk::engine::event::{RoleConflictPolicy, Settings};
+use twinblk_proto::packet::{ReplicationProtocol, SplitBrainPolicy};
 use twinblk_proto::units::EXTENT_SECTORS;
 
 use crate::link::Quality;
@@ -194,6 +194,7 @@ impl Swarm {
                 if own.percent(20) { own.skewed(3_000, 40_000) as u32 } else { 0 }
             },
         };
+        draw_policies(&mut settings, seed);
         let faults_ms = random.between(5_000, 60_000);
         let clients = random.between(1, 3);
         let requests = random.between(300, 2000);
@@ -243,6 +244,29 @@ impl Swarm {
             healing_ms: HEALING_MS,
         }
     }
+}
+
+/// Policies of automatic recovery, in a third of the seeds. A Primary never loses under the eyes of
+/// its clients here: `rr-conflict violently` has scenarios of its own.
+fn draw_policies(settings: &mut Settings, seed: u64) {
+    use SplitBrainPolicy::*;
+    let mut own = Random::new(seed, Stream::Verbs, 2);
+    if !own.percent(33) {
+        return;
+    }
+    settings.after_sb_0pri = *own.pick(&[
+        Disconnect,
+        DiscardYoungerPrimary,
+        DiscardOlderPrimary,
+        DiscardZeroChanges,
+        DiscardLeastChanges,
+    ]);
+    settings.after_sb_1pri =
+        *own.pick(&[Disconnect, Consensus, DiscardSecondary, Violently, CallPriLost]);
+    settings.after_sb_2pri = *own.pick(&[Disconnect, Violently, CallPriLost]);
+    settings.always_asbp = own.percent(50);
+    settings.rr_conflict =
+        *own.pick(&[RoleConflictPolicy::Disconnect, RoleConflictPolicy::CallPriLost]);
 }
 
 /// Shorter times than DRBD's defaults, so that failures are noticed within few events.

@@ -3,6 +3,7 @@
 pub mod crashes;
 pub mod generations;
 pub mod network;
+pub mod policies;
 pub mod resync;
 pub mod stage;
 pub mod verbs;
