@@ -3,8 +3,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bad_input;
 mod failover;
 mod first_sync;
+mod kills;
 mod refusals;
 mod resync;
 mod split_brain;
