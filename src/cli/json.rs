@@ -9,8 +9,8 @@ use crate::config::options::{OptionSet, Section, Value as OptionValue};
 use crate::config::{Config, Host, MetaDisk, Resource};
 use crate::control::ResourceStatus;
 use crate::control::status::{
-    Counters, GenerationStatus, NbdStatus, NodeStatus, PrimaryTimes, ResyncStatus,
-    SplitBrainStatus, VerifiedStatus, VerifyStatus,
+    Counters, GenerationStatus, KernelDeviceStatus, NbdStatus, NodeStatus, PrimaryTimes,
+    ResyncStatus, SplitBrainStatus, VerifiedStatus, VerifyStatus,
 };
 
 /// What DRBD prints when it does not know how long it will take.
@@ -43,6 +43,7 @@ struct StatusEntry<'a> {
     nbd: &'a NbdStatus,
     last_primary: &'a PrimaryTimes,
     split_brain: &'a Option<SplitBrainStatus>,
+    kernel_device: &'a KernelDeviceStatus,
 }
 
 #[derive(Serialize)]
@@ -155,7 +156,7 @@ fn status(status: &ResourceStatus) -> StatusEntry<'_> {
             minor: status.minor,
             disk_state: status.disk.as_str(),
             client: false,
-            open: !status.nbd.clients.is_empty(),
+            open: status.is_open(),
             quorum: true,
             size: status.size_bytes / 1024,
             read: counters.dr,
@@ -183,6 +184,7 @@ fn status(status: &ResourceStatus) -> StatusEntry<'_> {
         nbd: &status.nbd,
         last_primary: &status.last_primary,
         split_brain: &status.split_brain,
+        kernel_device: &status.kernel_device,
     }
 }
 
@@ -471,11 +473,12 @@ mod tests {
             "nbd",
             "last-primary",
             "split-brain",
+            "kernel-device",
         ]
         .into_iter()
         .filter(|key| read[0].get(key).is_some())
         .collect();
-        assert_eq!(ours.len(), 13, "{ours:?}");
+        assert_eq!(ours.len(), 14, "{ours:?}");
         assert_eq!(read[0]["connection-state"], "SyncSource");
         assert_eq!(statuses(&[]), "[]\n");
     }
