@@ -55,6 +55,8 @@ pub struct ResourceStatus {
     /// Agreed protocol version, 0 while there is no connection.
     pub protocol_version: u32,
     pub held: HeldStatus,
+    /// Names of the handlers that run now.
+    pub handlers_running: Vec<String>,
 }
 
 impl Default for ResourceStatus {
@@ -92,6 +94,7 @@ impl Default for ResourceStatus {
             peer: NodeStatus::default(),
             protocol_version: 0,
             held: HeldStatus::default(),
+            handlers_running: Vec::new(),
         };
         status.set_state(state);
         status

@@ -51,6 +51,7 @@ pub(super) fn status(plan: &Plan, snapshot: &Snapshot) -> ResourceStatus {
             disk_actions: snapshot.disk_actions as u64,
             peer_writes: engine.peer_writes_open,
         },
+        handlers_running: engine.handlers_running.iter().map(ToString::to_string).collect(),
         name,
         ..ResourceStatus::default()
     };

@@ -18,6 +18,7 @@ mod backing;
 mod clients;
 mod exports;
 mod handle;
+mod handlers;
 mod nbd_requests;
 mod open;
 mod peer;
@@ -31,6 +32,7 @@ mod timers;
 
 pub use exports::Exports;
 pub use handle::{Gone, ResourceHandle, spawn};
+pub use handlers::HandlerPlan;
 pub use open::BackingPlace;
 pub use snapshot::{ClientSnapshot, Snapshot};
 
@@ -44,6 +46,7 @@ pub struct ResourceSetup {
     pub engine: Settings,
     pub link: LinkSettings,
     pub backing: BackingPlace,
+    pub handlers: HandlerPlan,
     /// Where clients find the device while the peer is Primary: host name and NBD URIs.
     pub peer_host: String,
     pub peer_uris: Vec<String>,

@@ -12,6 +12,7 @@ use super::activity_log::ActivityLog;
 use super::bitmap::Bitmap;
 use super::effect::{DiskAction, Effect, NoteLevel};
 use super::event::{AttachedDisk, DiskFailure, DiskOpId, IoErrorPolicy, PayloadId};
+use super::handler::Handler;
 use super::refusal::Code;
 use super::{Engine, LogOwner, Purpose};
 
@@ -204,6 +205,12 @@ impl Engine {
         self.note(NoteLevel::Error, text.clone());
         match self.settings.on_io_error {
             IoErrorPolicy::Detach => self.fail_disk(&text),
+            IoErrorPolicy::CallHandler => {
+                if self.state.disk > D::Failed {
+                    self.run_handler(Handler::LocalIoError);
+                }
+                self.fail_disk(&text);
+            }
             IoErrorPolicy::PassOn => {
                 if self.state.disk == D::UpToDate {
                     self.change(text, |s| s.disk = D::Inconsistent);

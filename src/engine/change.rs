@@ -6,9 +6,15 @@ use twinblk_proto::state::{ConnectionState as C, DiskState as D, Role, State};
 use super::Engine;
 use super::effect::Effect;
 use super::event::NoDataPolicy;
+use super::handler::Handler;
 use super::record::AfterRecord;
 use super::refusal::Code;
 use super::state_rules::{possible, sanitize, valid};
+
+/// Primary, and nowhere is UpToDate data.
+fn is_degraded_primary(s: &State) -> bool {
+    s.role == Role::Primary && s.disk < D::UpToDate && s.peer_disk < D::UpToDate
+}
 
 impl Engine {
     fn derive(&self, old: &State, change: impl FnOnce(&mut State)) -> State {
@@ -83,6 +89,9 @@ impl Engine {
         self.release_held_for_target();
         if old.suspended_no_data && !new.suspended_no_data {
             self.thaw();
+        }
+        if is_degraded_primary(new) && !is_degraded_primary(old) {
+            self.run_handler(Handler::PriOnInconDegr);
         }
         if old.role != new.role && new.role == Role::Primary {
             self.last_client_request = self.now;

@@ -4,6 +4,8 @@
 use twinblk_proto::packet::{Packet, ReplicationProtocol, SplitBrainPolicy};
 use twinblk_proto::units::SectorRange;
 
+use super::handler::{HandlerOutcome, HandlerSet};
+
 /// Time since an arbitrary start, in microseconds: the only clock the engine knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(pub u64);
@@ -34,6 +36,8 @@ identifier! {
     SessionId,
     /// An operator's command that waits for its outcome; chosen by the driver.
     CommandId,
+    /// A run of a handler; chosen by the engine, never reused within a run of the program.
+    HandlerRunId,
 }
 
 /// What a client asks. Ranges are inside the device and a multiple of 512: the NBD layer checked.
@@ -84,6 +88,8 @@ pub struct Settings {
     pub use_rle: bool,
     pub on_io_error: IoErrorPolicy,
     pub on_no_data: NoDataPolicy,
+    /// Handlers that are configured.
+    pub handlers: HandlerSet,
     /// Size asked for by the administrator, in sectors; 0 = as large as both disks allow.
     pub user_sectors: u64,
     /// Slots of the activity log.
@@ -103,6 +109,8 @@ pub enum IoErrorPolicy {
     #[default]
     Detach,
     PassOn,
+    /// Run the handler local-io-error, then as `Detach`.
+    CallHandler,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -143,6 +151,7 @@ impl Default for Settings {
             use_rle: true,
             on_io_error: IoErrorPolicy::Detach,
             on_no_data: NoDataPolicy::IoError,
+            handlers: HandlerSet::default(),
             user_sectors: 0,
             al_extents: 1237,
             disk_flushes: true,
@@ -301,6 +310,11 @@ pub enum Event {
         verb: Verb,
     },
     TimerFired(Timer),
+    /// Answers `Effect::RunHandler`.
+    HandlerEnded {
+        run: HandlerRunId,
+        outcome: HandlerOutcome,
+    },
     /// Number of clients that hold the device open, for the check of `secondary`.
     ClientsChanged {
         open: u32,

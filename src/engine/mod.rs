@@ -24,6 +24,7 @@
 //! | `session`, `handshake`, `packets` | the connection |
 //! | `bitmap_exchange`, `sync_source`, `sync_target` | resync |
 //! | `command`, `cluster` | the operator, and agreement with the peer |
+//! | [`handler`] | programs that the administrator wants run |
 //! | [`status`] | what the operator sees |
 
 pub mod activity_log;
@@ -31,6 +32,7 @@ pub mod bitmap;
 pub mod effect;
 pub mod event;
 pub mod generation;
+pub mod handler;
 pub mod limits;
 pub mod range_lock;
 pub mod refusal;
@@ -145,6 +147,7 @@ pub struct Engine {
 
     clients_open: u32,
     commands: command::Commands,
+    handlers: handler::Handlers,
     status: status::Story,
 }
 
@@ -183,6 +186,7 @@ impl Engine {
             source: sync_source::Source::default(),
             clients_open: 0,
             commands: command::Commands::default(),
+            handlers: handler::Handlers::default(),
             status: status::Story::default(),
         }
     }
@@ -215,6 +219,7 @@ impl Engine {
             }
             Event::Commanded { command, verb } => self.commanded(command, verb),
             Event::TimerFired(timer) => self.timer_fired(timer),
+            Event::HandlerEnded { run, outcome } => self.handler_ended(run, &outcome),
             Event::ClientsChanged { open } => self.clients_changed(open),
         }
         effects.append(&mut self.out);

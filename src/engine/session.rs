@@ -27,6 +27,8 @@ pub(super) struct Session {
     /// Both were Inconsistent and the peer was forced: decide again at its next state.
     pub(super) consider_resync: bool,
     pub(super) bitmap_receiver: Option<BitmapReceiver>,
+    /// A resync that waits for a before-resync handler.
+    pub(super) held_resync: Option<super::handler::HeldResync>,
     last_heard: Time,
     ping_sent: Option<Time>,
     /// Pings without answer: only the answer to the last one says that all is through.
@@ -104,6 +106,7 @@ impl Engine {
             my_bits_told: 0,
             consider_resync: false,
             bitmap_receiver: None,
+            held_resync: None,
             last_heard: self.now,
             ping_sent: None,
             pings_open: 0,

@@ -58,6 +58,8 @@ pub struct Status {
     /// Epochs not yet stable on the peer.
     pub epochs_open: u64,
     pub log_extents_active: u64,
+    /// Names of the handlers that run now.
+    pub handlers_running: Vec<&'static str>,
 }
 
 /// The engine's memory of what to tell, and of work that is held for a moment.
@@ -147,6 +149,7 @@ impl Engine {
             peer_writes_open: self.peer_writes.len() as u64,
             epochs_open: self.epochs.len() as u64,
             log_extents_active: self.log.active() as u64,
+            handlers_running: self.handlers.names(),
         }
     }
 

@@ -8,6 +8,7 @@ use twinblk_proto::units::SectorRange;
 use super::Engine;
 use super::effect::NoteLevel;
 use super::event::{SessionId, Time};
+use super::handler::{Handler, HeldResync};
 use super::record::{AfterBitmap, AfterRecord};
 
 #[derive(Debug, Default)]
@@ -19,7 +20,18 @@ pub(super) struct Source {
 }
 
 impl Engine {
+    /// Both have the union of the bitmaps; the handler may have a say.
     pub(super) fn begin_as_source(&mut self) {
+        if !self.hold_resync(Handler::BeforeResyncSource, HeldResync::Source) {
+            self.become_source();
+        }
+    }
+
+    pub(super) fn become_source(&mut self) {
+        if self.state.connection != C::WFBitMapS {
+            // The disk of one of the nodes went while the handler ran.
+            return;
+        }
         let random = self.random();
         let mut uuid = 0;
         self.record.edit(|record| uuid = record.generations.begin_as_source(random));

@@ -18,6 +18,7 @@ use twinblk_proto::units::SectorRange;
 
 use super::effect::{DiskAction, Effect, NoteLevel};
 use super::event::{DiskFailure, PayloadId, SessionId, Time, Timer};
+use super::handler::{Handler, HeldResync};
 use super::limits::{
     APPLICATION_BUSY_MS, RESYNC_BUSY_WINDOW_BYTES, RESYNC_CHECKPOINT_MS, RESYNC_EXTENT_BLOCKS,
     RESYNC_REQUEST_BLOCKS, RESYNC_WINDOW_BYTES,
@@ -77,6 +78,20 @@ impl Engine {
         if self.state.connection != C::WFSyncUUID {
             return Err(format!("P_SYNC_UUID in state {}", self.state.connection));
         }
+        if self.session.as_ref().is_some_and(|session| session.held_resync.is_some()) {
+            return Err("a second P_SYNC_UUID".into());
+        }
+        if !self.hold_resync(Handler::BeforeResyncTarget, |run| HeldResync::Target { run, uuid }) {
+            self.become_target(uuid);
+        }
+        Ok(())
+    }
+
+    pub(super) fn become_target(&mut self, uuid: u64) {
+        if self.state.connection != C::WFSyncUUID {
+            // The disk went while the handler ran.
+            return;
+        }
         let primary = self.is_primary();
         self.record.edit(|record| record.generations.begin_as_target(uuid, primary));
         self.target = Target {
@@ -95,7 +110,6 @@ impl Engine {
         // Inconsistent, before the first block comes.
         self.write_all_pages(AfterBitmap::StartTarget(session));
         self.set_timer(Timer::Resync, RESYNC_CHECKPOINT_MS);
-        Ok(())
     }
 
     pub(super) fn target_is_ready(&mut self, session: SessionId) {
@@ -348,6 +362,7 @@ impl Engine {
             s.connection = C::Connected;
             s.disk = D::UpToDate;
         });
+        self.run_handler(Handler::AfterResyncTarget);
         self.after_record(super::record::AfterRecord::TargetFinished(session));
     }
 

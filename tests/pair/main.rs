@@ -5,6 +5,7 @@ mod common;
 
 mod failover;
 mod first_sync;
+mod handlers;
 mod refusals;
 mod resync;
 mod split_brain;

@@ -2,7 +2,7 @@
 
 use twinblk::engine::Engine;
 
-use crate::scenarios::{crashes, network, resync};
+use crate::scenarios::{crashes, handlers, network, resync};
 use crate::seeds;
 
 macro_rules! tests {
@@ -43,6 +43,8 @@ tests! {
     network::switchover_and_back,
     network::no_data_is_an_error,
     network::a_secondary_answers_no_client,
+    handlers::a_resync_waits_for_its_handlers,
+    handlers::a_handler_may_refuse_a_resync,
     seeds::seeds_hold_every_invariant,
     seeds::seeds_are_deterministic,
     seeds::planted_bugs_are_found,

@@ -18,6 +18,8 @@ pub enum Stream {
     Faults,
     Crash,
     Generations,
+    /// Administrators' programs: their presence, and what they do.
+    Handlers,
 }
 
 fn mix(value: u64) -> u64 {

@@ -2,6 +2,7 @@
 //! (swarm testing). Rates are per million of a fault tick.
 
 use twinblk::engine::event::Settings;
+use twinblk::engine::handler::Handler;
 use twinblk_proto::packet::ReplicationProtocol;
 use twinblk_proto::units::EXTENT_SECTORS;
 
@@ -166,6 +167,10 @@ impl Swarm {
         settings.use_rle = random.percent(70);
         settings.max_epoch_size = *random.pick(&[20, 2048]);
         settings.max_buffers = *random.pick(&[32, 2048]);
+        let mut handlers = Random::new(seed, Stream::Handlers, 0);
+        if handlers.percent(30) {
+            settings.handlers = Handler::ALL.iter().copied().collect();
+        }
         let slow_link = random.percent(30);
         let slow_disk = random.percent(30);
         let mut rate = |percent: u32, high: u64| -> u32 {
