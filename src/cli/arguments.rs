@@ -114,6 +114,10 @@ pub(super) enum Verb {
         #[command(flatten)]
         on: Resources,
     },
+    /// Freeze the clients' I/O: it waits
+    SuspendIo(Resources),
+    /// Let the clients' I/O go on, whatever froze it
+    ResumeIo(Resources),
     /// Show what resources do, and why
     Status {
         /// Go on showing it after each change

@@ -39,6 +39,8 @@ fn request(verb: &Verb) -> Option<(&'static str, &[String], Command)> {
         Verb::Secondary { force, on } => {
             ("secondary", &on.resources, Command::Secondary { force: *force })
         }
+        Verb::SuspendIo(on) => ("suspend-io", &on.resources, Command::SuspendIo),
+        Verb::ResumeIo(on) => ("resume-io", &on.resources, Command::ResumeIo),
         Verb::WaitConnect(on) => ("wait-connect", &on.resources, Command::WaitConnect),
         Verb::WaitSync(on) => ("wait-sync", &on.resources, Command::WaitSync),
         _ => return None,

@@ -50,6 +50,10 @@ pub enum Command {
         #[serde(default)]
         force: bool,
     },
+    /// Freeze the clients' I/O.
+    SuspendIo,
+    /// Let it go on, whatever froze it.
+    ResumeIo,
     /// One status response.
     Status,
     /// A status response now and after every change, until the client closes.

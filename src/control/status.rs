@@ -57,6 +57,8 @@ pub struct ResourceStatus {
     pub held: HeldStatus,
     /// Names of the handlers that run now.
     pub handlers_running: Vec<String>,
+    /// Present while I/O is frozen.
+    pub frozen: Option<FrozenStatus>,
 }
 
 impl Default for ResourceStatus {
@@ -95,6 +97,7 @@ impl Default for ResourceStatus {
             protocol_version: 0,
             held: HeldStatus::default(),
             handlers_running: Vec::new(),
+            frozen: None,
         };
         status.set_state(state);
         status
@@ -139,6 +142,16 @@ impl ResourceStatus {
                 | C::Behind
         )
     }
+}
+
+/// Why clients wait.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct FrozenStatus {
+    pub why: String,
+    /// What ends it.
+    pub until: String,
+    pub for_s: u64,
 }
 
 /// A running or paused resync.

@@ -236,6 +236,8 @@ impl Handler for Desk {
             Command::Disconnect { force } => Verb::Disconnect { force },
             Command::Primary { force } => Verb::Primary { force },
             Command::Secondary { force } => Verb::Secondary { force },
+            Command::SuspendIo => Verb::SuspendIo,
+            Command::ResumeIo => Verb::ResumeIo,
             Command::Status
             | Command::Watch
             | Command::WaitConnect

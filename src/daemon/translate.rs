@@ -13,7 +13,9 @@ use crate::control::Outcome;
 use crate::control::outcome::exit;
 use crate::disk::{BackendChoice, DirectIo, DiskOptions, Sharing};
 use crate::driver::{BackingPlace, HandlerPlan, ResourceSetup};
-use crate::engine::event::{IoErrorPolicy, NoDataPolicy, RoleConflictPolicy, Settings};
+use crate::engine::event::{
+    FencingPolicy, IoErrorPolicy, NoDataPolicy, RoleConflictPolicy, Settings,
+};
 use crate::engine::handler::Handler;
 use crate::link::{Authentication, LinkSettings};
 use crate::meta::Placement;
@@ -135,6 +137,11 @@ fn engine_settings(view: &NodeView) -> Settings {
         on_no_data: match view.options.on_no_data_accessible {
             view::OnNoData::IoError => NoDataPolicy::IoError,
             view::OnNoData::SuspendIo => NoDataPolicy::SuspendIo,
+        },
+        fencing: match disk.fencing {
+            view::Fencing::DontCare => FencingPolicy::DontCare,
+            view::Fencing::ResourceOnly => FencingPolicy::ResourceOnly,
+            view::Fencing::ResourceAndStonith => FencingPolicy::ResourceAndStonith,
         },
         user_sectors: disk.size_sectors,
         al_extents: disk.al_extents.min(LOG_SLOTS_MAX),

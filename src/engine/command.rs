@@ -13,6 +13,7 @@ use super::event::{CommandId, Timer, Verb};
 use super::limits::PROMOTE_RETRY_MARGIN_MS;
 use super::record::AfterBitmap;
 use super::refusal::Code;
+use super::session::Outdating;
 
 /// Where the running command is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +23,8 @@ enum Step {
     Begin,
     /// The peer was asked.
     AskedPeer(Wish),
+    /// The peer is being fenced, that this node may be promoted without it.
+    Fencing,
     /// Granted a detach; the peer's new generation is on its way.
     AwaitingGeneration,
     /// A refusal that may go away: tried again by the timer.
@@ -40,6 +43,7 @@ pub(super) struct Commands {
     running: Option<(CommandId, Verb)>,
     step: Step,
     retried: bool,
+    fence_tried: bool,
 }
 
 /// Commands that may wait at once.
@@ -80,6 +84,7 @@ impl Engine {
             self.commands.running = None;
             self.commands.step = Step::Begin;
             self.commands.retried = false;
+            self.commands.fence_tried = false;
             self.emit(Effect::ClearTimer(Timer::CommandRetry));
         }
         self.emit(Effect::ReplyCommand { command, result });
@@ -140,6 +145,14 @@ impl Engine {
             Verb::Primary { force } => self.promote(force),
             Verb::Secondary { force } => self.demote(force),
             Verb::Detach { force } => self.detach(force),
+            Verb::SuspendIo => {
+                self.suspend_io();
+                self.finish(Ok(()));
+            }
+            Verb::ResumeIo => {
+                self.resume_io();
+                self.finish(Ok(()));
+            }
             Verb::Down => self.down(),
         }
     }
@@ -199,7 +212,15 @@ impl Engine {
                 Some(CloseManner::Now),
             );
         }
-        self.ask(Wish::Disconnect);
+        self.ask_to_leave();
+    }
+
+    fn ask_to_leave(&mut self) {
+        if self.is_primary() && self.fences() {
+            self.ask(Wish::DisconnectOutdating(Outdating { peers: true, mine: false }));
+        } else {
+            self.ask(Wish::Disconnect);
+        }
     }
 
     fn stop_connecting(&mut self) {
@@ -223,7 +244,9 @@ impl Engine {
         if self.is_primary() {
             return self.finish(Ok(()));
         }
-        let forcible = force && self.state.disk >= D::Inconsistent;
+        let forcible = force && self.state.disk >= D::Inconsistent
+            // The peer can not go on alone: what is Consistent here is the newest.
+            || self.state.disk == D::Consistent && self.state.peer_disk <= D::Outdated;
         let checked = self.check(|s| {
             s.role = Role::Primary;
             if forcible {
@@ -232,7 +255,7 @@ impl Engine {
         });
         match checked {
             Ok(_) => {
-                let forced = forcible && self.state.disk < D::UpToDate;
+                let forced = force && forcible && self.state.disk < D::UpToDate;
                 // A sync target serves its peer's data; force does not make its own disk good.
                 let forced = forced && self.state.connection <= C::Connected;
                 if self.is_connected() {
@@ -240,6 +263,22 @@ impl Engine {
                 } else {
                     self.become_primary(forced);
                 }
+            }
+            Err(code)
+                if !self.commands.fence_tried
+                    && (code == Code::PrimaryNop || self.state.disk == D::Consistent) =>
+            {
+                self.commands.fence_tried = true;
+                if self.begin_fencing() {
+                    self.commands.step = Step::Fencing;
+                } else {
+                    self.promote(force);
+                }
+            }
+            Err(Code::PrimaryNop) if force => {
+                self.note(NoteLevel::Warning, "Forced into split brain situation!");
+                self.change("Forced into split brain situation!", |s| s.peer_disk = D::Outdated);
+                self.promote(force);
             }
             Err(Code::TwoPrimaries) if !self.commands.retried => {
                 // A peer that just died may still be shown as Primary.
@@ -263,11 +302,28 @@ impl Engine {
                 "the peer is Primary",
                 "on the peer: twinblk secondary RES",
             ),
+            Code::PrimaryNop => code.refuse(
+                format!("the peer could not be fenced: {}", self.fence.complaint),
+                "connect to the peer; or, when it is certain that it does not serve: twinblk primary --force RES",
+            ),
             Code::NoUpToDateDisk => code.refuse(
-                format!("this disk is {}, the connection {}: {}", s.disk, s.connection, self.status.reason),
+                format!(
+                    "this disk is {}, the connection {}: {}{}",
+                    s.disk,
+                    s.connection,
+                    self.status.reason,
+                    self.fence.story()
+                ),
                 "connect to a node with UpToDate data, or, if this is the data to keep: twinblk primary --force RES",
             ),
             _ => code.refuse(self.status.reason.clone(), self.status.hint.clone()),
+        }
+    }
+
+    pub(super) fn fencing_ended_for_command(&mut self) {
+        if self.commands.step == Step::Fencing {
+            self.commands.step = Step::Begin;
+            self.pump_commands();
         }
     }
 
@@ -276,12 +332,20 @@ impl Engine {
         let Step::AskedPeer(wish) = self.commands.step else { return };
         self.emit(Effect::ClearTimer(Timer::CommandRetry));
         if code < 1 {
+            let inner = Code::from_wire(code).unwrap_or(Code::Unknown);
+            if wish == Wish::Disconnect
+                && inner == Code::PrimaryNop
+                && self.state.disk >= D::Outdated
+            {
+                // The Primary there wants this disk Outdated first (session.md 5.3).
+                let mine = Outdating { mine: true, peers: false };
+                return self.ask(Wish::DisconnectOutdating(mine));
+            }
             if matches!(self.commands.running, Some((_, Verb::Down))) {
                 // Asked out of courtesy; it goes down all the same.
                 self.commands.step = Step::Begin;
                 return;
             }
-            let inner = Code::from_wire(code).unwrap_or(Code::Unknown);
             if matches!(inner, Code::ConcurrentChange | Code::InTransientState)
                 || inner == Code::TwoPrimaries && !self.commands.retried
             {
@@ -302,6 +366,12 @@ impl Engine {
                 C::Disconnecting,
                 "disconnected by command",
                 Some(CloseManner::AfterFlush),
+            ),
+            Wish::DisconnectOutdating(outdating) => self.end_session_outdating(
+                C::Disconnecting,
+                "disconnected by command",
+                Some(CloseManner::AfterFlush),
+                outdating,
             ),
             Wish::Detach if self.is_primary() && self.shares_peers_generation() => {
                 // The peer begins a generation for what this disk will miss: clients go on after
@@ -362,12 +432,19 @@ impl Engine {
                 "disconnect the clients (twinblk status RES lists them), or: twinblk secondary --force RES",
             )));
         }
+        if self.is_frozen() && !force && self.requests_held() {
+            let why = self.freeze_story().map_or_else(String::new, |(why, ..)| why);
+            return self.finish(Err(Code::InTransientState.refuse(
+                format!("I/O is frozen ({why}) and requests wait"),
+                "twinblk resume-io RES; to have them fail: twinblk secondary --force RES",
+            )));
+        }
         self.commands.step = Step::Draining;
-        self.fail_frozen();
         self.go_on_draining();
     }
 
     fn go_on_draining(&mut self) {
+        self.fail_frozen();
         if self.writes_open() || !self.reads.is_empty() || !self.flushes.is_empty() {
             return;
         }
@@ -448,13 +525,12 @@ impl Engine {
                 )));
             }
             self.commands.step = Step::Draining;
-            self.fail_frozen();
             return self.go_on_draining();
         }
         if self.session.is_some() && self.is_connected() && !self.commands.retried {
             // Asked once; a peer that refuses or is silent does not keep a node up.
             self.commands.retried = true;
-            return self.ask(Wish::Disconnect);
+            return self.ask_to_leave();
         }
         if self.session.is_some() {
             self.end_session(C::Disconnecting, "taken down", Some(CloseManner::AfterFlush));

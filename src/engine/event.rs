@@ -88,6 +88,7 @@ pub struct Settings {
     pub use_rle: bool,
     pub on_io_error: IoErrorPolicy,
     pub on_no_data: NoDataPolicy,
+    pub fencing: FencingPolicy,
     /// Handlers that are configured.
     pub handlers: HandlerSet,
     /// Size asked for by the administrator, in sectors; 0 = as large as both disks allow.
@@ -118,6 +119,16 @@ pub enum NoDataPolicy {
     #[default]
     IoError,
     SuspendIo,
+}
+
+/// `fencing`: what a node without its peer makes sure of (behaviour.md 6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FencingPolicy {
+    #[default]
+    DontCare,
+    ResourceOnly,
+    /// And I/O is frozen until the peer is fenced.
+    ResourceAndStonith,
 }
 
 /// `rr-conflict`: what to do when a Primary would have to become sync target.
@@ -151,6 +162,7 @@ impl Default for Settings {
             use_rle: true,
             on_io_error: IoErrorPolicy::Detach,
             on_no_data: NoDataPolicy::IoError,
+            fencing: FencingPolicy::DontCare,
             handlers: HandlerSet::default(),
             user_sectors: 0,
             al_extents: 1237,
@@ -249,6 +261,10 @@ pub enum Verb {
     Secondary {
         force: bool,
     },
+    /// Freeze I/O: what clients ask waits, whatever happens.
+    SuspendIo,
+    /// Let I/O go on, whatever froze it.
+    ResumeIo,
     /// Demote, disconnect, detach: the resource goes away.
     Down,
 }

@@ -134,6 +134,7 @@ impl Engine {
         };
         self.note(level, format!("helper command: {}: {outcome}", handler.name()));
         match handler {
+            Handler::FencePeer => self.fence_peer_ended(run, outcome),
             Handler::BeforeResyncSource | Handler::BeforeResyncTarget => {
                 self.before_resync_ended(run, handler, outcome);
             }

@@ -24,6 +24,7 @@
 //! | `session`, `handshake`, `packets` | the connection |
 //! | `bitmap_exchange`, `sync_source`, `sync_target` | resync |
 //! | `command`, `cluster` | the operator, and agreement with the peer |
+//! | `freeze`, `fencing` | I/O that waits, and why a Primary without its peer must |
 //! | [`handler`] | programs that the administrator wants run |
 //! | [`status`] | what the operator sees |
 
@@ -47,7 +48,9 @@ mod change;
 mod cluster;
 mod command;
 mod epoch;
+mod fencing;
 mod flush;
+mod freeze;
 mod handshake;
 mod packets;
 mod peer_read;
@@ -127,8 +130,9 @@ pub struct Engine {
     writes: Slab<write::ClientWrite>,
     reads: Slab<read::ClientRead>,
     flushes: Slab<flush::ClientFlush>,
-    /// Requests that wait for data to come back (`susp_nod`).
-    frozen: Vec<(RequestId, ClientOperation)>,
+    freeze: freeze::Freeze,
+    fence: fencing::Fence,
+    sessions_established: u64,
     epochs: epoch::Epochs,
     last_client_request: Time,
 
@@ -171,7 +175,9 @@ impl Engine {
             writes: Slab::default(),
             reads: Slab::default(),
             flushes: Slab::default(),
-            frozen: Vec::new(),
+            freeze: freeze::Freeze::default(),
+            fence: fencing::Fence::default(),
+            sessions_established: 0,
             epochs: epoch::Epochs::default(),
             last_client_request: Time::default(),
             peer_writes: Slab::default(),
@@ -343,7 +349,7 @@ impl Engine {
 
     fn client_requested(&mut self, request: RequestId, operation: ClientOperation) {
         self.last_client_request = self.now;
-        let open = self.writes.len() + self.reads.len() + self.flushes.len() + self.frozen.len();
+        let open = self.writes.len() + self.reads.len() + self.flushes.len() + self.freeze.len();
         let refused = if !self.is_primary() || self.commands.is_demoting() {
             Some(ClientError::NotPrimary)
         } else if open >= limits::MAX_OPEN_REQUESTS {
@@ -357,9 +363,8 @@ impl Engine {
             }
             return self.reply_client(request, Err(error));
         }
-        if self.state.suspended_no_data {
-            self.frozen.push((request, operation));
-            return;
+        if self.is_frozen() {
+            return self.freeze_request(request, operation);
         }
         self.start_client_operation(request, operation);
     }
@@ -374,13 +379,6 @@ impl Engine {
                 self.client_write(request, range, write::Content::Zeroes { may_unmap }, fua);
             }
             ClientOperation::Flush => self.client_flush(request),
-        }
-    }
-
-    /// Data is back: frozen requests go on (I14).
-    fn thaw(&mut self) {
-        for (request, operation) in std::mem::take(&mut self.frozen) {
-            self.start_client_operation(request, operation);
         }
     }
 }

@@ -58,6 +58,8 @@ pub struct Status {
     /// Epochs not yet stable on the peer.
     pub epochs_open: u64,
     pub log_extents_active: u64,
+    /// Why I/O is frozen, what ends that, and for how long it has been (microseconds).
+    pub frozen: Option<(String, String, u64)>,
     /// Names of the handlers that run now.
     pub handlers_running: Vec<&'static str>,
 }
@@ -144,11 +146,12 @@ impl Engine {
             record: (self.state.disk >= D::Negotiating).then(|| self.record.wanted()),
             counters,
             agreed: self.session.as_ref().map(|session| (session.version, session.features)),
-            requests_open: (requests + self.frozen.len()) as u64,
+            requests_open: (requests + self.freeze.len()) as u64,
             disk_operations: self.ops.len() as u64,
             peer_writes_open: self.peer_writes.len() as u64,
             epochs_open: self.epochs.len() as u64,
             log_extents_active: self.log.active() as u64,
+            frozen: self.freeze_story(),
             handlers_running: self.handlers.names(),
         }
     }

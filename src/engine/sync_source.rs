@@ -81,16 +81,21 @@ impl Engine {
             s.connection = C::Connected;
             s.peer_disk = D::UpToDate;
         });
+        if self.fences() {
+            self.run_handler(Handler::UnfencePeer);
+        }
     }
 
     /// The connection ends while this node is source. With every block confirmed the target may
     /// have finished without this node hearing of it: the identifiers must say so, or what is
     /// written here from now on would carry the generation that the target shares (I8).
-    pub(super) fn source_lost_target(&mut self) {
+    pub(super) fn source_lost_target(&mut self) -> bool {
         let source = matches!(self.state.connection, C::SyncSource | C::PausedSyncS);
-        if source && self.bitmap.count() == 0 && self.source.identifier_sent {
+        let may_have_finished = source && self.bitmap.count() == 0 && self.source.identifier_sent;
+        if may_have_finished {
             self.record.edit(|record| record.generations.clear_bitmap());
         }
         self.source.identifier_sent = false;
+        may_have_finished
     }
 }

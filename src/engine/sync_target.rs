@@ -134,6 +134,9 @@ impl Engine {
         for key in std::mem::take(&mut self.status.held_peer_writes) {
             self.begin_peer_write(key);
         }
+        if self.is_frozen() {
+            return;
+        }
         for key in std::mem::take(&mut self.status.held_for_target) {
             self.start_write(key);
         }

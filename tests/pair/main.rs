@@ -5,6 +5,7 @@ mod common;
 
 mod failover;
 mod first_sync;
+mod freeze;
 mod handlers;
 mod refusals;
 mod resync;

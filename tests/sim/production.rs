@@ -2,7 +2,7 @@
 
 use twinblk::engine::Engine;
 
-use crate::scenarios::{crashes, handlers, network, resync};
+use crate::scenarios::{crashes, freeze, handlers, network, resync};
 use crate::seeds;
 
 macro_rules! tests {
@@ -43,6 +43,14 @@ tests! {
     network::switchover_and_back,
     network::no_data_is_an_error,
     network::a_secondary_answers_no_client,
+    freeze::suspended_io_waits_for_resume,
+    freeze::a_lost_peer_is_fenced_before_anything_is_answered,
+    freeze::a_broken_fence_leaves_io_frozen,
+    freeze::a_fenced_node_is_not_promoted,
+    freeze::promotion_fences_first,
+    freeze::a_restarted_node_asks_before_it_is_promoted,
+    freeze::a_graceful_disconnect_outdates_the_secondary,
+    freeze::requests_wait_for_data,
     handlers::a_resync_waits_for_its_handlers,
     handlers::a_handler_may_refuse_a_resync,
     seeds::seeds_hold_every_invariant,

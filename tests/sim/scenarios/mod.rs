@@ -1,6 +1,7 @@
 //! Stories with a name: one thing happens, at one moment, and the outcome is known (testing.md 5).
 
 pub mod crashes;
+pub mod freeze;
 pub mod handlers;
 pub mod network;
 pub mod resync;
