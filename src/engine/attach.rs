@@ -182,11 +182,12 @@ impl Engine {
             && !super::generation::same(record.generations.current, peer.bitmap)
             && record.consistent
         {
-            let outcome = super::generation::compare(
-                record.generations,
-                peer,
-                &super::generation::Circumstances { feature_wsame: true, ..Default::default() },
-            );
+            let with = super::generation::Circumstances {
+                version: self.session.as_ref().map_or(0, |session| session.version),
+                feature_wsame: true,
+                ..Default::default()
+            };
+            let outcome = super::generation::compare(record.generations, peer, &with);
             if outcome.outcome.number() > 0 {
                 return Err(Code::NoUpToDateDisk.refuse(
                     "the disk claims to be newer than the data this Primary serves from its peer",

@@ -93,6 +93,9 @@ impl Engine {
         {
             self.crashed_primary = false;
         }
+        if old.role == Role::Primary && new.role != Role::Primary {
+            self.record.edit(|record| record.generations.mark_role(false));
+        }
         self.begin_generation_if_peer_missed_data(old, new);
         if old.connection != C::WFBitMapS && new.connection == C::WFBitMapS {
             // Writes are not mirrored now, and with equal generations (rules 40, 41) the peer's
@@ -174,9 +177,19 @@ impl Engine {
 
     /// Begins a new generation; answers to writes wait until it is durable.
     pub(super) fn begin_generation(&mut self) {
+        let primary = self.is_primary();
+        self.begin_generation_of(primary);
+    }
+
+    /// `was_primary`: this node wrote in the generation that ends. Bit 0 of the bitmap identifier
+    /// keeps it: who was Primary when a split brain began (session.md 3.3).
+    pub(super) fn begin_generation_of(&mut self, was_primary: bool) {
         let random = self.random();
         let primary = self.is_primary();
-        self.record.edit(|record| record.generations.begin(random, primary));
+        self.record.edit(|record| {
+            record.generations.mark_role(was_primary);
+            record.generations.begin(random, primary);
+        });
         self.record.close_gate();
         self.after_record(AfterRecord::OpenGate);
     }

@@ -168,6 +168,7 @@ impl Engine {
     /// Becoming Primary, after the peer agreed or because there is none (behaviour.md 1.6).
     pub(super) fn become_primary(&mut self, forced: bool) {
         let had = self.state;
+        let was_primary = self.record.wanted().generations.current & 1 == 1;
         self.discard_my_data = false;
         self.change(if forced { "promoted by force" } else { "promoted" }, |s| {
             s.role = Role::Primary;
@@ -185,7 +186,7 @@ impl Engine {
         }
         let no_record = self.record.wanted().generations.bitmap == 0;
         if self.state.disk >= D::Inconsistent && (forced || alone && no_record) {
-            self.begin_generation();
+            self.begin_generation_of(was_primary);
             self.update_record();
         }
         if self.state.disk < D::Inconsistent {

@@ -8,6 +8,9 @@ use super::event::Generations;
 pub const JUST_CREATED: u64 = 4;
 /// What a sync source adds to its bitmap identifier to make the sync identifier.
 pub const SYNC_STEP: u64 = 0x0001_0000_0000_0000;
+/// Older peers know neither the sync identifier's step nor the corrections that rest on it.
+const VERSION_OF_CORRECTIONS: u32 = 91;
+const VERSION_OF_SYNC_STEP: u32 = 96;
 
 const PRIMARY_BIT: u64 = 1;
 
@@ -21,9 +24,11 @@ const fn is_zero(value: u64) -> bool {
 }
 
 impl Generations {
-    /// A new generation begins: the bitmap counts changes since the one before.
+    /// A new generation begins: the bitmap counts changes since the one before. DRBD forgets a base
+    /// that is still there (forced promotion of a disk that failed while it was ahead); here it
+    /// becomes history, or the peer that holds it would be taken for unrelated.
     pub fn begin(&mut self, random: u64, primary: bool) {
-        self.bitmap = self.current;
+        self.rotate_bitmap(self.current);
         self.current = with_role(random, primary);
     }
 
@@ -129,6 +134,8 @@ impl Outcome {
 /// What besides the identifiers goes into the comparison.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Circumstances {
+    /// Agreed protocol version.
+    pub version: u32,
     pub my_crashed_primary: bool,
     pub peer_crashed_primary: bool,
     pub i_am_primary: bool,
@@ -185,9 +192,10 @@ fn decide(c: &mut Comparison, with: &Circumstances) -> (Outcome, u32) {
     if same(mine.current, peer.bitmap) {
         return (Outcome::Target, 50);
     }
-    if same(mine.current, peer.history[0])
-        && same(peer.history[0].wrapping_add(SYNC_STEP), peer.bitmap)
-    {
+    if same(mine.current, peer.history[0]) && lost_identifier(&mine, &peer, with) {
+        if with.version < VERSION_OF_CORRECTIONS {
+            return (Outcome::Unsupported, 51);
+        }
         // The last P_SYNC_UUID was lost: undo the peer's rotation in my copy.
         c.peers.bitmap = peer.history[0];
         c.peers.history[0] = peer.history[1];
@@ -206,9 +214,10 @@ fn decide(c: &mut Comparison, with: &Circumstances) -> (Outcome, u32) {
     if same(mine.bitmap, peer.current) {
         return (Outcome::Source, 70);
     }
-    if same(mine.history[0], peer.current)
-        && same(mine.history[0].wrapping_add(SYNC_STEP), mine.bitmap)
-    {
+    if same(mine.history[0], peer.current) && lost_identifier(&peer, &mine, with) {
+        if with.version < VERSION_OF_CORRECTIONS {
+            return (Outcome::Unsupported, 71);
+        }
         c.mine.bitmap = mine.history[0];
         c.mine.history[0] = mine.history[1];
         return (Outcome::Source, 71);
@@ -236,9 +245,21 @@ fn decide(c: &mut Comparison, with: &Circumstances) -> (Outcome, u32) {
     (Outcome::Unrelated, 100)
 }
 
+/// Rules 51 and 71: the source began a resync of which its target did not hear.
+fn lost_identifier(target: &Generations, source: &Generations, with: &Circumstances) -> bool {
+    if with.version < VERSION_OF_SYNC_STEP {
+        same(target.history[0], source.history[1])
+    } else {
+        same(source.history[0].wrapping_add(SYNC_STEP), source.bitmap)
+    }
+}
+
 /// Rules 34 to 41: both hold the same generation.
 fn equal_generations(c: &mut Comparison, with: &Circumstances) -> (Outcome, u32) {
     let (mine, peer) = (c.mine, c.peers);
+    if is_zero(peer.bitmap) != is_zero(mine.bitmap) && with.version < VERSION_OF_CORRECTIONS {
+        return (Outcome::Unsupported, if is_zero(peer.bitmap) { 34 } else { 35 });
+    }
     if is_zero(peer.bitmap) && !is_zero(mine.bitmap) {
         if same(mine.bitmap, peer.history[0]) && same(mine.history[0], peer.history[1]) {
             // I was source and missed the end.

@@ -14,7 +14,7 @@ fn set(current: u64, bitmap: u64, h0: u64, h1: u64) -> Generations {
 }
 
 fn plain() -> Circumstances {
-    Circumstances { feature_wsame: true, ..Circumstances::default() }
+    Circumstances { version: 101, feature_wsame: true, ..Circumstances::default() }
 }
 
 #[track_caller]
@@ -67,6 +67,103 @@ fn crashed_primaries_are_arbitrated() {
     assert_eq!(compare(both, both, &primary).outcome, Outcome::Source);
     let old = Circumstances { feature_wsame: false, ..primary };
     assert_eq!(compare(both, both, &old).outcome, Outcome::Unsupported);
+    let peer_primary = Circumstances { peer_is_primary: true, ..with(true, false, false) };
+    let result = compare(both, both, &peer_primary);
+    assert_eq!((result.outcome, result.rule), (Outcome::Target, 41));
+    let two = Circumstances { i_am_primary: true, ..peer_primary };
+    let result = compare(both, both, &two);
+    assert_eq!((result.outcome, result.rule), (Outcome::SplitBrainAmbiguous, 41));
+    // Bit 0 and both bitmap identifiers set make no difference (capture 59).
+    let bits = set(A, B, 0, 0);
+    assert_eq!(compare(bits, set(A | 1, B, 0, 0), &with(true, true, true)).rule, 40);
+}
+
+#[test]
+fn old_peers_know_less() {
+    let at = |version| Circumstances { version, ..plain() };
+    let lost = (set(A, 0, C, D), set(B, A + SYNC_STEP, A, C));
+    for (version, expected) in
+        [(101, Outcome::Target), (95, Outcome::Target), (90, Outcome::Unsupported)]
+    {
+        let result = compare(lost.0, lost.1, &at(version));
+        assert_eq!((result.outcome, result.rule), (expected, 51), "version {version}");
+        let result = compare(lost.1, lost.0, &at(version));
+        assert_eq!((result.outcome, result.rule), (expected.mirrored(), 71), "version {version}");
+    }
+    // Before 96 the step is random and only the history tells.
+    let random = (set(A, 0, C, D), set(B, D, A, C));
+    assert_eq!(compare(random.0, random.1, &at(95)).rule, 51);
+    assert_eq!(compare(random.0, random.1, &at(96)).rule, 60);
+    assert_eq!(compare(random.1, random.0, &at(95)).rule, 71);
+    assert_eq!(compare(random.1, random.0, &at(96)).rule, 80);
+    for (mine, peer, rule) in
+        [(set(A, B, C, D), set(A, 0, B, C), 34), (set(A, 0, B, C), set(A, B, C, D), 35)]
+    {
+        let result = compare(mine, peer, &at(90));
+        assert_eq!((result.outcome, result.rule), (Outcome::Unsupported, rule));
+    }
+}
+
+/// Rules 20 and 30 with an identifier of 0, 61 and 81 between twinblk nodes, 80 and 60 by the older
+/// history, 100 without 0 = 0.
+#[test]
+fn corners_of_the_table() {
+    expect(set(0, 0, 0, 0), set(A, 0, 0, 0), Outcome::TargetFull, 20);
+    expect(set(A, 0, 0, 0), set(0, 0, 0, 0), Outcome::SourceFull, 30);
+    expect(set(A, 0, 0, 0), set(B, 0, A, C), Outcome::TargetFull, 60);
+    expect(set(B, 0, A, C), set(A, 0, 0, 0), Outcome::SourceFull, 80);
+    let mine_bad =
+        Circumstances { heal_equal_generations: true, i_am_inconsistent: true, ..plain() };
+    let result = compare(set(A, 0, 0, 0), set(B, 0, A, C), &mine_bad);
+    assert_eq!((result.outcome, result.rule), (Outcome::Target, 61));
+    let peers_bad =
+        Circumstances { heal_equal_generations: true, peer_is_inconsistent: true, ..plain() };
+    let result = compare(set(B, 0, A, C), set(A, 0, 0, 0), &peers_bad);
+    assert_eq!((result.outcome, result.rule), (Outcome::Source, 81));
+    expect(set(A, 0, 0, D), set(B, 0, D, 0), Outcome::SplitBrainAmbiguous, 100);
+    expect(set(A, 0, 0, C), set(B, 0, 0, D), Outcome::Unrelated, 100);
+}
+
+/// What each event of session.md 2.3 does to the four identifiers.
+#[test]
+fn rotations() {
+    let at = set(A | 1, 0, C, D);
+    let after = |begin: Generations, event: &dyn Fn(&mut Generations)| {
+        let mut generations = begin;
+        event(&mut generations);
+        generations
+    };
+    // The Primary loses the peer; a Secondary is promoted alone (bit 0 tells them apart).
+    assert_eq!(after(at, &|g| g.begin(B, true)), set(B | 1, A | 1, C, D));
+    assert_eq!(after(set(A, 0, C, D), &|g| g.begin(B, true)), set(B | 1, A, C, D));
+    // Forced promotion while a base is recorded: it must be found again.
+    let forced = after(set(A, C, D, 0), &|g| g.begin(B, true));
+    assert_eq!(forced, set(B | 1, A, C, D));
+    expect(forced, set(C, 0, 0, 0), Outcome::SourceFull, 80);
+    expect(forced, set(A, 0, 0, 0), Outcome::Source, 70);
+    // Promotion and demotion while connected: bit 0 only.
+    assert_eq!(after(at, &|g| g.mark_role(false)), set(A, 0, C, D));
+    assert_eq!(after(set(A, 0, C, D), &|g| g.mark_role(true)), at);
+    // Sync source: the base moves on, random when there is none (0 or 4).
+    assert_eq!(
+        after(set(A, B, C, D), &|g| assert_eq!(g.begin_as_source(7), B + SYNC_STEP)),
+        set(A, B + SYNC_STEP, B, C)
+    );
+    assert_eq!(after(set(A, 0, C, D), &|g| assert_eq!(g.begin_as_source(7), 7)), set(A, 7, C, D));
+    assert_eq!(after(set(A, 4, C, D), &|g| assert_eq!(g.begin_as_source(7), 7)), set(A, 7, 4, C));
+    // Sync target, Secondary and Primary; the end on both sides.
+    assert_eq!(after(set(A, B, C, D), &|g| g.begin_as_target(B | 1, false)), set(B, 0, C, D));
+    assert_eq!(after(set(A, B, C, D), &|g| g.begin_as_target(B, true)), set(B | 1, 0, C, D));
+    let peer = set(A | 1, B, C, D);
+    assert_eq!(
+        after(set(B + SYNC_STEP, 0, C, D), &|g| g.finish_as_target(&peer, false)),
+        set(A, 0, B + SYNC_STEP, B)
+    );
+    assert_eq!(
+        after(set(A, B + SYNC_STEP, B, C), &Generations::clear_bitmap),
+        set(A, 0, B + SYNC_STEP, B)
+    );
+    assert_eq!(after(set(A, 0, B, C), &Generations::clear_bitmap), set(A, 0, B, C));
 }
 
 #[test]
@@ -132,7 +229,7 @@ proptest! {
         bits in (0_u64..2, 0_u64..2),
     ) {
         let with = Circumstances {
-            my_crashed_primary: flags[0], peer_crashed_primary: flags[1],
+            version: 101, my_crashed_primary: flags[0], peer_crashed_primary: flags[1],
             i_am_primary: flags[2], peer_is_primary: flags[3], resolve: flags[4],
             feature_wsame: true, heal_equal_generations: flags[5],
             my_dirty_bits: bits.0, peer_dirty_bits: bits.1,

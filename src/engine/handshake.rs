@@ -512,6 +512,7 @@ impl Engine {
             other => other,
         };
         let with = Circumstances {
+            version: session.version,
             my_crashed_primary: self.crashed_primary,
             peer_crashed_primary: uuids.flags & uuid_flags::CRASHED_PRIMARY != 0,
             i_am_primary: self.is_primary(),

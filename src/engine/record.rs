@@ -153,7 +153,10 @@ impl Engine {
             record.peer_outdated = matches!(s.peer_disk, D::Inconsistent | D::Outdated);
             record.crashed_primary = crashed_primary;
             record.agreed_sectors = agreed_sectors;
-            record.generations.mark_role(s.role == Role::Primary);
+            if s.role == Role::Primary {
+                // Cleared by a demotion only: after a crash it still says who was Primary.
+                record.generations.mark_role(true);
+            }
         });
         self.pump_record();
     }

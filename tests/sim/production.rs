@@ -2,7 +2,7 @@
 
 use twinblk::engine::Engine;
 
-use crate::scenarios::{crashes, freeze, handlers, network, resync};
+use crate::scenarios::{crashes, freeze, generations, handlers, network, resync};
 use crate::seeds;
 
 macro_rules! tests {
@@ -24,6 +24,12 @@ tests! {
     crashes::crashed_primary_resyncs_its_hot_extents,
     crashes::blank_replacement_disk_full_sync,
     crashes::forced_primary_of_created_disks_syncs_all,
+    generations::a_promotion_while_connected_is_one_bit,
+    generations::a_lost_peer_begins_a_generation_and_a_resync_ends_it,
+    generations::a_promotion_alone_begins_a_generation,
+    generations::two_secondaries_part_without_a_trace,
+    generations::a_crashed_primary_keeps_its_generation,
+    generations::a_forced_promotion_begins_a_generation,
     resync::resync_target_refuses_promote,
     resync::bitmap_bit_cleared_only_after_target_durable,
     resync::write_during_resync_same_block,

@@ -2,6 +2,7 @@
 
 pub mod crashes;
 pub mod freeze;
+pub mod generations;
 pub mod handlers;
 pub mod network;
 pub mod resync;
