@@ -212,10 +212,13 @@ mod tests {
         assert!(matches!(outcome, HandlerOutcome::Failed(why) if why.contains("was killed")));
         let pid = std::fs::read_to_string(&pid_file).expect("the child was started");
         let pid = pid.trim().parse().ok().and_then(Pid::from_raw).expect("a process id");
-        // The orphan is reaped by whoever adopted it; until then it is a zombie.
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
-        let lives = stat.is_ok_and(|stat| !stat.contains(") Z "));
-        assert!(!lives, "the child outlived the handler");
+        // A signal takes a moment, and the orphan is a zombie until its new parent reaps it.
+        let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
+        let limit = std::time::Instant::now() + LONG;
+        while std::fs::read_to_string(&path).is_ok_and(|stat| !stat.contains(") Z ")) {
+            assert!(std::time::Instant::now() < limit, "the child outlived the handler");
+            std::thread::yield_now();
+        }
     }
 
     #[test]

@@ -5,11 +5,13 @@
 //! | --- | --- |
 //! | a new request | waits here |
 //! | a read under way | is done again afterwards: another node may write meanwhile |
-//! | a write under way | is finished on the disks; its answer waits |
+//! | a write under way | is finished on the disks, its answer waits; without a disk it is done again |
 //! | a flush under way | its answer waits |
 //!
 //! A new generation that the loss of the peer calls for waits as well: until something is answered,
 //! nothing has happened that the peer misses (session.md 2.3).
+
+use std::collections::BTreeSet;
 
 use twinblk_proto::state::{ConnectionState as C, DiskState as D, State};
 
@@ -20,6 +22,8 @@ use super::event::{ClientOperation, RequestId, Time};
 #[derive(Debug, Default)]
 pub(super) struct Freeze {
     requests: Vec<(RequestId, ClientOperation)>,
+    /// Writes that are done again. Whoever comes later must not see what was before them.
+    replaying: BTreeSet<u64>,
     since: Time,
     /// The peer missed, or may have missed, what was under way: a new generation is due when I/O
     /// goes on without it.
@@ -39,6 +43,11 @@ pub(super) const fn frozen(s: &State) -> bool {
 impl Engine {
     pub(super) const fn is_frozen(&self) -> bool {
         frozen(&self.state)
+    }
+
+    /// New requests wait.
+    pub(super) fn holds_requests(&self) -> bool {
+        self.is_frozen() || !self.freeze.replaying.is_empty()
     }
 
     pub(super) fn freeze_request(&mut self, request: RequestId, operation: ClientOperation) {
@@ -77,8 +86,25 @@ impl Engine {
         if !self.record.gate_is_closed() {
             self.gate_opened();
         }
+        self.release_requests();
+    }
+
+    fn release_requests(&mut self) {
+        if self.holds_requests() {
+            return;
+        }
         for (request, operation) in std::mem::take(&mut self.freeze.requests) {
             self.start_client_operation(request, operation);
+        }
+    }
+
+    pub(super) fn replay_later(&mut self, key: u64) {
+        self.freeze.replaying.insert(key);
+    }
+
+    pub(super) fn replay_ended(&mut self, key: u64) {
+        if self.freeze.replaying.remove(&key) {
+            self.release_requests();
         }
     }
 

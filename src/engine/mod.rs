@@ -363,7 +363,7 @@ impl Engine {
             }
             return self.reply_client(request, Err(error));
         }
-        if self.is_frozen() {
+        if self.holds_requests() {
             return self.freeze_request(request, operation);
         }
         self.start_client_operation(request, operation);

@@ -7,7 +7,8 @@ use twinblk_proto::units::SectorRange;
 
 use super::Engine;
 use super::effect::NoteLevel;
-use super::event::{SessionId, Time};
+use super::event::{Generations, SessionId, Time};
+use super::generation::same;
 use super::handler::{Handler, HeldResync};
 use super::record::{AfterBitmap, AfterRecord};
 
@@ -34,7 +35,21 @@ impl Engine {
         }
         let random = self.random();
         let mut uuid = 0;
-        self.record.edit(|record| uuid = record.generations.begin_as_source(random));
+        let peer = self.peer_generations().map(|peer| peer.current);
+        self.record.edit(|record| {
+            let knows = |mine: &Generations| {
+                let [younger, older] = mine.history;
+                let all = [mine.current, mine.bitmap, younger, older];
+                peer.is_some_and(|peer| all.into_iter().any(|one| same(one, peer)))
+            };
+            let knew = knows(&record.generations);
+            uuid = record.generations.begin_as_source(random);
+            if knew && !knows(&record.generations) {
+                // A target that never hears of the new identifier must be found again: without its
+                // generation the next comparison would call the two unrelated.
+                record.generations.history[1] = peer.expect("it was found");
+            }
+        });
         self.source =
             Source { total_blocks: self.bitmap.count(), started: self.now, identifier_sent: false };
         let text = format!("began resync as SyncSource, {} blocks differ", self.bitmap.count());

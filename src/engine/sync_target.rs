@@ -44,6 +44,9 @@ pub(super) struct ResyncBlock {
     /// None: zeroes.
     payload: Option<PayloadId>,
     lock: Option<u64>,
+    /// Of the request that this answers, when its session ended before the write did: a client's
+    /// write that waits for it must not overtake the old data on its way to the disk.
+    request_lock: Option<u64>,
     submitted: bool,
 }
 
@@ -242,7 +245,14 @@ impl Engine {
             return Err(format!("resync data for {range:?} that was not asked for"));
         }
         let session = self.session.as_ref().expect("packets come from the session").id;
-        let block = ResyncBlock { session, range, payload, lock: None, submitted: false };
+        let block = ResyncBlock {
+            session,
+            range,
+            payload,
+            lock: None,
+            request_lock: None,
+            submitted: false,
+        };
         let key = self.target.writes.insert(block);
         let (lock, granted) = self.locks.join(range, Kind::TargetWrite, key);
         self.target.writes.get_mut(key).expect("just inserted").lock = Some(lock);
@@ -272,7 +282,7 @@ impl Engine {
     pub(super) fn resync_write_done(&mut self, key: u64, failure: Option<DiskFailure>) {
         let Some(block) = self.target.writes.remove(key) else { return };
         self.release(block.payload);
-        if let Some(lock) = block.lock {
+        for lock in [block.lock, block.request_lock].into_iter().flatten() {
             self.leave_lock(lock);
         }
         if !self.is_session(block.session) {
@@ -394,7 +404,14 @@ impl Engine {
         self.target.finish = Finish::No;
         self.target.bytes_under_way = 0;
         for (_, request) in std::mem::take(&mut self.target.requests) {
-            self.leave_lock(request.lock);
+            let on_its_way = self.target.writes.keys().into_iter().find(|key| {
+                let block = self.target.writes.get(*key).expect("listed");
+                block.submitted && block.range == request.range
+            });
+            match on_its_way.and_then(|key| self.target.writes.get_mut(key)) {
+                Some(block) => block.request_lock = Some(request.lock),
+                None => self.leave_lock(request.lock),
+            }
         }
         for key in self.target.writes.keys() {
             if !self.target.writes.get(key).expect("listed").submitted {

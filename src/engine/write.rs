@@ -13,7 +13,7 @@ use twinblk_proto::state::{ConnectionState as C, DiskState as D};
 use twinblk_proto::units::SectorRange;
 
 use super::effect::{ClientError, DiskAction};
-use super::event::{ClientOperation, DiskFailure, PayloadId, RequestId, Time};
+use super::event::{DiskFailure, PayloadId, RequestId, Time};
 use super::limits::{MAX_REQUEST_SECTORS, MAX_ZERO_SECTORS};
 use super::range_lock::Kind;
 use super::{Engine, LogOwner, Purpose};
@@ -234,27 +234,30 @@ impl Engine {
         )
     }
 
-    /// Neither disk is there.
+    /// Neither disk is there: it waits for one, or fails (on-no-data-accessible).
     fn write_has_no_data(&mut self, key: u64) {
-        let Some(write) = self.writes.remove(key) else { return };
-        let operation = match write.content {
-            Content::Data(payload) => {
-                ClientOperation::Write { range: write.range, payload, fua: write.fua }
-            }
-            Content::Zeroes { may_unmap } => {
-                ClientOperation::Zero { range: write.range, may_unmap, fua: write.fua }
-            }
-        };
-        if write.logged {
+        let Some(mut write) = self.writes.remove(key) else { return };
+        if std::mem::take(&mut write.logged) {
             self.log_release(write.range);
+        }
+        if self.is_frozen() && !write.answered {
+            // A client may have read it from a disk that is gone: nothing that overlaps comes before
+            // it is done again. Its number is new, since the peer may still speak of the old one.
+            write.started = false;
+            (write.local, write.remote) = (Local::None, Remote::None);
+            self.replay_ended(key);
+            let key = self.writes.insert(write);
+            self.replay_later(key);
+            return self.status.held_for_target.push(key);
         }
         if let Some(lock) = write.lock {
             self.leave_lock(lock);
         }
-        if write.answered {
-            return;
+        if !write.answered {
+            self.release_content(write.content);
+            self.reply_client(write.request, Err(ClientError::Io));
         }
-        self.freeze_or_fail(write.request, operation);
+        self.replay_ended(key);
     }
 
     fn release_content(&mut self, content: Content) {
@@ -373,6 +376,7 @@ impl Engine {
         if let Some(lock) = lock {
             self.leave_lock(lock);
         }
+        self.replay_ended(key);
     }
 
     /// The node stops being Primary while answers wait: the disks may have the writes or not.
