@@ -133,6 +133,23 @@ pub(super) enum Verb {
     Cstate(Resources),
     /// Show the disk states of this node and the peer
     Dstate(Resources),
+    /// Compare both disks; without --start it goes on where an interrupted verify was
+    Verify {
+        /// First sector to compare
+        #[arg(long, value_name = "SECTOR", value_parser = sector)]
+        start: Option<u64>,
+        /// Sector to stop at
+        #[arg(long, value_name = "SECTOR", value_parser = sector)]
+        stop: Option<u64>,
+        /// Mend exactly what differs, with the Primary's data
+        #[arg(long)]
+        repair: bool,
+        /// The node whose data is right, instead of the Primary
+        #[arg(long, value_name = "NODE", requires = "repair")]
+        from: Option<String>,
+        #[command(flatten)]
+        on: Resources,
+    },
     /// Wait until the peer is connected
     WaitConnect(Resources),
     /// Wait until nothing is left to resync
@@ -220,6 +237,28 @@ fn quoted(text: &str) -> String {
     }
 }
 
+/// A place on the device as drbdsetup takes it: sectors, or with a unit behind it.
+fn sector(text: &str) -> Result<u64, String> {
+    let (digits, unit_bytes) = match text.char_indices().next_back() {
+        Some((end, unit)) if unit.is_ascii_alphabetic() => {
+            let bytes: u64 = match unit.to_ascii_lowercase() {
+                's' => 512,
+                'k' => 1 << 10,
+                'm' => 1 << 20,
+                'g' => 1 << 30,
+                't' => 1 << 40,
+                _ => return Err(format!("'{unit}' is no unit: s (sectors), k, m, g or t")),
+            };
+            (&text[..end], bytes)
+        }
+        _ => (text, 512),
+    };
+    let number: u64 =
+        digits.parse().map_err(|_| "a number of sectors, like 2048 or 1m".to_owned())?;
+    let bytes = number.checked_mul(unit_bytes).ok_or_else(|| "too large".to_owned())?;
+    Ok(bytes / 512)
+}
+
 /// The arguments, or the exit code when help was asked for or something is wrong.
 pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, u8> {
     Arguments::try_parse_from(arguments).map_err(|error| {
@@ -304,6 +343,8 @@ mod tests {
             "twinblk primary --nosuch r0",
             "twinblk wait-sync --timeout soon r0",
             "twinblk wait-sync --timeout 0 r0",
+            "twinblk verify --start 5x r0",
+            "twinblk verify --from alice r0",
         ] {
             assert_eq!(parsed(line).expect_err(line), exit::USAGE, "{line}");
         }
@@ -329,6 +370,7 @@ mod tests {
             "role",
             "cstate",
             "dstate",
+            "verify",
             "wait-connect",
             "wait-sync",
             "dump",
@@ -344,6 +386,16 @@ mod tests {
         assert!(help.contains("Exit codes: 0 done; 1 usage"), "{help}");
         let longest = help.lines().map(|line| line.chars().count()).max();
         assert!(longest <= Some(100), "{longest:?}\n{help}");
+    }
+
+    #[test]
+    fn sectors_may_have_a_unit() {
+        let at = |text| sector(text).ok();
+        assert_eq!(
+            (at("2048"), at("2048s"), at("1m"), at("1K")),
+            (Some(2048), Some(2048), Some(2048), Some(2))
+        );
+        assert_eq!((at(""), at("x"), at("-1"), at("99999999999t")), (None, None, None, None));
     }
 
     #[test]

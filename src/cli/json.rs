@@ -8,7 +8,9 @@ use twinblk_proto::state::ConnectionState;
 use crate::config::options::{OptionSet, Section, Value as OptionValue};
 use crate::config::{Config, Host, MetaDisk, Resource};
 use crate::control::ResourceStatus;
-use crate::control::status::{Counters, GenerationStatus, NbdStatus, NodeStatus, ResyncStatus};
+use crate::control::status::{
+    Counters, GenerationStatus, NbdStatus, NodeStatus, ResyncStatus, VerifiedStatus, VerifyStatus,
+};
 
 /// What DRBD prints when it does not know how long it will take.
 const ETA_UNKNOWN_S: u64 = 987_654_321;
@@ -35,6 +37,8 @@ struct StatusEntry<'a> {
     generations: &'a GenerationStatus,
     peer_generations: &'a Option<GenerationStatus>,
     resync: &'a Option<ResyncStatus>,
+    verify: &'a Option<VerifyStatus>,
+    verified: &'a Option<VerifiedStatus>,
     nbd: &'a NbdStatus,
 }
 
@@ -171,6 +175,8 @@ fn status(status: &ResourceStatus) -> StatusEntry<'_> {
         generations: &status.generations,
         peer_generations: &status.peer_generations,
         resync: &status.resync,
+        verify: &status.verify,
+        verified: &status.verified,
         nbd: &status.nbd,
     }
 }
@@ -242,7 +248,7 @@ fn peer_device(status: &ResourceStatus, connected: bool) -> PeerDeviceEntry {
         pending: counters.pe,
         unacked: counters.ua,
         has_sync_details: resync.is_some(),
-        has_online_verify_details: false,
+        has_online_verify_details: status.verify.is_some(),
         percent_in_sync: two_digits(in_sync),
         percent_resync_done: resync.map(|resync| two_digits(resync.done_fraction * 100.0)),
         estimated_seconds_to_finish: resync.map(|resync| resync.eta_s.unwrap_or(ETA_UNKNOWN_S)),
@@ -455,12 +461,14 @@ mod tests {
             "generations",
             "peer-generations",
             "resync",
+            "verify",
+            "verified",
             "nbd",
         ]
         .into_iter()
         .filter(|key| read[0].get(key).is_some())
         .collect();
-        assert_eq!(ours.len(), 9, "{ours:?}");
+        assert_eq!(ours.len(), 11, "{ours:?}");
         assert_eq!(read[0]["connection-state"], "SyncSource");
         assert_eq!(statuses(&[]), "[]\n");
     }

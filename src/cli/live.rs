@@ -41,6 +41,10 @@ fn request(verb: &Verb) -> Option<(&'static str, &[String], Command)> {
         }
         Verb::SuspendIo(on) => ("suspend-io", &on.resources, Command::SuspendIo),
         Verb::ResumeIo(on) => ("resume-io", &on.resources, Command::ResumeIo),
+        Verb::Verify { start, stop, repair, from, on } => {
+            let (start, stop, repair, from) = (*start, *stop, *repair, from.clone());
+            ("verify", &on.resources, Command::Verify { start, stop, repair, from })
+        }
         Verb::WaitConnect(on) => ("wait-connect", &on.resources, Command::WaitConnect),
         Verb::WaitSync(on) => ("wait-sync", &on.resources, Command::WaitSync),
         _ => return None,

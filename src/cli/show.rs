@@ -47,6 +47,15 @@ fn resource(status: &ResourceStatus, style: Style) -> String {
     if let Some(resync) = status.resync.as_ref().filter(|_| style.bar) {
         let _ = writeln!(out, "    {}", bar(resync));
     }
+    if let Some(verify) = &status.verify {
+        let found = size(verify.found_bytes);
+        let rate = size(verify.rate_bytes_per_s);
+        let left = size(verify.left_bytes);
+        let _ = writeln!(out, "    verify: {left} left, {rate}/s, {found} found different");
+    } else if let Some(verified) = status.verified.as_ref().filter(|last| last.found_bytes > 0) {
+        let found = size(verified.found_bytes);
+        let _ = writeln!(out, "    verified: {found} found different");
+    }
     for uri in &status.nbd.uris {
         let _ = writeln!(out, "  export:{uri}");
     }
@@ -86,6 +95,9 @@ fn peer(status: &ResourceStatus, style: Style) -> String {
         let _ = write!(out, "replication:{} ", status.connection);
     }
     let _ = write!(out, "peer-disk:{}", style.disk(status.peer_disk));
+    if let Some(verify) = &status.verify {
+        let _ = write!(out, " done:{:.2}", verify.done_fraction * 100.0);
+    }
     if let Some(resync) = &status.resync {
         let _ = write!(out, " done:{:.2}", resync.done_fraction * 100.0);
     }

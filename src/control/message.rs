@@ -54,6 +54,18 @@ pub enum Command {
     SuspendIo,
     /// Let it go on, whatever froze it.
     ResumeIo,
+    /// Compare both disks; in sectors.
+    Verify {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        start: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stop: Option<u64>,
+        /// Mend what differs, from the named node or, without a name, from the Primary.
+        #[serde(default)]
+        repair: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<String>,
+    },
     /// One status response.
     Status,
     /// A status response now and after every change, until the client closes.

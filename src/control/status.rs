@@ -44,6 +44,10 @@ pub struct ResourceStatus {
     pub out_of_sync_bytes: u64,
     /// Present while a resync runs or is paused.
     pub resync: Option<ResyncStatus>,
+    /// Present while both disks are compared.
+    pub verify: Option<VerifyStatus>,
+    /// The end of the last comparison since the resource came up.
+    pub verified: Option<VerifiedStatus>,
     pub counters: Counters,
     pub generations: GenerationStatus,
     /// Present when the peer told its own in this connection.
@@ -88,6 +92,8 @@ impl Default for ResourceStatus {
             direct_io: false,
             out_of_sync_bytes: 0,
             resync: None,
+            verify: None,
+            verified: None,
             counters: Counters::default(),
             generations: GenerationStatus::default(),
             peer_generations: None,
@@ -171,6 +177,32 @@ pub struct ResyncStatus {
     pub requested_blocks: u64,
     pub received_blocks: u64,
     pub written_blocks: u64,
+}
+
+/// A comparison of both disks under way.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct VerifyStatus {
+    /// 0.0 ..= 1.0
+    pub done_fraction: f64,
+    pub left_bytes: u64,
+    pub total_bytes: u64,
+    pub rate_bytes_per_s: u64,
+    pub eta_s: Option<u64>,
+    /// Found different so far.
+    pub found_bytes: u64,
+}
+
+/// A comparison that ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct VerifiedStatus {
+    pub from_sector: u64,
+    /// First sector that was not compared.
+    pub to_sector: u64,
+    pub found_bytes: u64,
+    /// It reached where it should.
+    pub complete: bool,
 }
 
 /// The counters of a DRBD device (behaviour.md 7.3): sizes in KiB, the rest plain counts.

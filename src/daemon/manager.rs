@@ -17,7 +17,7 @@ use super::translate::{self, Plan};
 use crate::control::outcome::exit;
 use crate::control::{Command, Handler, Outcome, ResourceStatus};
 use crate::driver::{self, Exports, ResourceHandle};
-use crate::engine::event::Verb;
+use crate::engine::event::{RepairFrom, Verb};
 
 /// How long clients get to go away, and a resource to go down, when the daemon ends.
 const DISMISS_LIMIT: Duration = Duration::from_secs(3);
@@ -139,6 +139,21 @@ impl Manager {
         }
     }
 
+    /// Which side a node is, by the name that the configuration gives it.
+    fn repair_from(&self, name: &str, node: &str) -> Result<RepairFrom, Outcome> {
+        let running = self.find(name).ok_or_else(|| Outcome::no_such_resource(name))?;
+        let (me, peer) = (&running.plan.view.me.host, &running.plan.view.peer.host);
+        if node == me {
+            Ok(RepairFrom::ThisNode)
+        } else if node == peer {
+            Ok(RepairFrom::Peer)
+        } else {
+            let message = format!("{name}: no node '{node}'");
+            Err(Outcome::failed(exit::USAGE, message)
+                .with_hint(format!("--from {me} or --from {peer}")))
+        }
+    }
+
     async fn down(&self, name: &str) -> Outcome {
         let gate = self.gate(name);
         let _alone = gate.lock().await;
@@ -225,7 +240,7 @@ impl Handler for Desk {
         let Some(name) = resource else {
             return Outcome::failed(exit::USAGE, "which resource?");
         };
-        let verb = match *command {
+        let verb = match command.clone() {
             Command::Up => return manager.up(name).await,
             Command::Down => return manager.down(name).await,
             Command::Attach => Verb::Attach,
@@ -238,6 +253,17 @@ impl Handler for Desk {
             Command::Secondary { force } => Verb::Secondary { force },
             Command::SuspendIo => Verb::SuspendIo,
             Command::ResumeIo => Verb::ResumeIo,
+            Command::Verify { start, stop, repair, from } => {
+                let repair = match (repair, from) {
+                    (false, _) => None,
+                    (true, None) => Some(RepairFrom::Primary),
+                    (true, Some(node)) => match manager.repair_from(name, &node) {
+                        Ok(from) => Some(from),
+                        Err(outcome) => return outcome,
+                    },
+                };
+                Verb::Verify { start, stop, repair }
+            }
             Command::Status
             | Command::Watch
             | Command::WaitConnect

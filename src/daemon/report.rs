@@ -1,18 +1,18 @@
 //! From a resource's own words to the status of the control socket.
 
 use twinblk_proto::packet::ReplicationProtocol;
-use twinblk_proto::units::{BLOCK_BYTES, SECTOR_BYTES};
+use twinblk_proto::units::{BLOCK_BYTES, BLOCK_SECTORS, SECTOR_BYTES};
 
 use super::translate::Plan;
 use crate::config::view::Endpoint;
 use crate::control::ResourceStatus;
 use crate::control::status::{
     Counters, FrozenStatus, GenerationStatus, HeldStatus, NbdClientStatus, NbdStatus, NodeStatus,
-    ResyncStatus,
+    ResyncStatus, VerifiedStatus, VerifyStatus,
 };
 use crate::driver::{ClientSnapshot, Snapshot};
 use crate::engine::event::{DeviceRecord, Generations};
-use crate::engine::status::{Progress, Status};
+use crate::engine::status::{Progress, Status, Verified, VerifyProgress};
 
 /// Word that stands for the resource in hints of the engine, which does not know its name.
 const NAME_PLACE: &str = "RES";
@@ -36,6 +36,8 @@ pub(super) fn status(plan: &Plan, snapshot: &Snapshot) -> ResourceStatus {
         direct_io: snapshot.direct_io,
         out_of_sync_bytes: engine.out_of_sync_blocks * BLOCK_BYTES,
         resync: engine.progress.as_ref().map(resync),
+        verify: engine.verify.as_ref().map(verify),
+        verified: engine.verified.as_ref().map(verified),
         counters: counters(plan, engine),
         generations: own,
         peer_generations: engine.peer_generations.map(generations),
@@ -121,6 +123,33 @@ fn resync(progress: &Progress) -> ResyncStatus {
         received_blocks: done,
         written_blocks: done,
         ..ResyncStatus::default()
+    }
+}
+
+fn verify(progress: &VerifyProgress) -> VerifyStatus {
+    // The same arithmetic, on blocks compared instead of blocks moved.
+    let like = resync(&Progress {
+        total_blocks: progress.total_blocks,
+        left_blocks: progress.total_blocks.saturating_sub(progress.done_blocks),
+        failed_blocks: 0,
+        elapsed_us: progress.elapsed_us,
+    });
+    VerifyStatus {
+        done_fraction: if progress.total_blocks == 0 { 0.0 } else { like.done_fraction },
+        left_bytes: like.left_bytes,
+        total_bytes: like.total_bytes,
+        rate_bytes_per_s: like.rate_bytes_per_s,
+        eta_s: like.eta_s,
+        found_bytes: progress.found_blocks * BLOCK_BYTES,
+    }
+}
+
+fn verified(verified: &Verified) -> VerifiedStatus {
+    VerifiedStatus {
+        from_sector: verified.from_block * BLOCK_SECTORS,
+        to_sector: verified.to_block * BLOCK_SECTORS,
+        found_bytes: verified.found_blocks * BLOCK_BYTES,
+        complete: verified.complete,
     }
 }
 

@@ -7,12 +7,24 @@ use super::open;
 use super::run::Driver;
 use super::snapshot::{ClientSnapshot, Snapshot};
 use crate::disk::Disk;
-use crate::engine::effect::{Effect, NoteLevel, Refusal};
-use crate::engine::event::{DiskFailure, Event, PayloadId, Time};
+use crate::engine::effect::{Effect, Examination, NoteLevel, Refusal};
+use crate::engine::event::{DiskFailure, Event, Finding, PayloadId, Time};
 
 /// "Device is held open by someone" (behaviour.md 1.5): the one refusal of which the driver knows
 /// more than the engine.
 const DEVICE_IN_USE: i32 = -12;
+
+fn examine(bytes: &[u8], what: Examination) -> Finding {
+    match what {
+        Examination::Digest(algorithm) => Finding::Digest(algorithm.digest(bytes)),
+        // Whole words compare many bytes at once; a block of data ends at its first word.
+        Examination::IsZero => {
+            const ZEROES: [u8; 512] = [0; 512];
+            let is_zero = bytes.chunks(ZEROES.len()).all(|part| *part == ZEROES[..part.len()]);
+            Finding::IsZero(is_zero)
+        }
+    }
+}
 
 impl Driver {
     pub(super) fn perform(&mut self, now: Time, effect: Effect) {
@@ -55,6 +67,10 @@ impl Driver {
             Effect::ReplyClient { request, result } => {
                 let result = result.map(|payload| payload.map(|id| self.take_payload(id)));
                 self.clients.answered(request, result);
+            }
+            Effect::Examine { examination, payload, what } => {
+                let finding = examine(held(&self.payloads, payload), what);
+                self.followups.push_back(Event::Examined { examination, finding });
             }
             Effect::ReleasePayload(id) => drop(self.take_payload(id)),
             Effect::ReplyCommand { command, result } => {

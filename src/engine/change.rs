@@ -97,6 +97,9 @@ impl Engine {
             self.record.edit(|record| record.generations.mark_role(false));
         }
         self.begin_generation_if_peer_missed_data(old, new);
+        if old.connection != new.connection && matches!(old.connection, C::VerifyS | C::VerifyT) {
+            self.verify_left(old);
+        }
         if old.connection != C::WFBitMapS && new.connection == C::WFBitMapS {
             // Writes are not mirrored now, and with equal generations (rules 40, 41) the peer's
             // record may still call it UpToDate: nothing is answered until it has its bitmap, and

@@ -9,6 +9,7 @@ use super::effect::CloseManner;
 use super::record::AfterRecord;
 use super::refusal::Code;
 use super::session::Outdating;
+use super::verify::Wanted;
 
 /// What a request of ours is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,7 @@ pub(super) enum Wish {
     /// Disconnect, and one of the disks is Outdated from then on (session.md 5.3).
     DisconnectOutdating(Outdating),
     Detach,
+    Verify(Wanted),
 }
 
 impl Engine {
@@ -52,6 +54,7 @@ impl Engine {
                 StateWord::CONNECTION | StateWord::PEER_DISK,
                 State { connection: C::Disconnecting, peer_disk: D::Outdated, ..base },
             ),
+            Wish::Verify(_) => (StateWord::CONNECTION, State { connection: C::VerifyS, ..base }),
             Wish::Detach => (StateWord::DISK, State { disk: D::Failed, ..base }),
         };
         let (mask, value) = (StateWord(mask), word(value));
@@ -90,11 +93,21 @@ impl Engine {
         }
         let connection = has(StateWord::CONNECTION).then_some(wanted.connection);
         let unsupported = connection.is_some_and(|connection| {
-            !matches!(connection, C::Disconnecting | C::Connected | C::WFReportParams)
+            let known = [C::Disconnecting, C::Connected, C::WFReportParams, C::VerifyS];
+            !known.contains(&connection)
         });
         if unsupported {
-            // Verify and invalidate by the peer: not known to this version.
+            // Invalidate by the peer: not known to this version.
             self.answer_change(Code::NotSupported, whole_connection);
+            return Ok(());
+        }
+        if connection == Some(C::VerifyS) {
+            let code = self.check_verify().err().unwrap_or(Code::Success);
+            if code == Code::Success {
+                self.begin_verify_for_peer();
+                self.change("the peer began an online verify", |s| s.connection = C::VerifyT);
+            }
+            self.answer_change(code, whole_connection);
             return Ok(());
         }
         let before = self.state;

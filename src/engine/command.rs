@@ -14,6 +14,7 @@ use super::limits::PROMOTE_RETRY_MARGIN_MS;
 use super::record::AfterBitmap;
 use super::refusal::Code;
 use super::session::Outdating;
+use super::verify::Wanted;
 
 /// Where the running command is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -152,6 +153,9 @@ impl Engine {
             Verb::ResumeIo => {
                 self.resume_io();
                 self.finish(Ok(()));
+            }
+            Verb::Verify { start, stop, repair } => {
+                self.begin_verify_command(Wanted { start, stop, repair });
             }
             Verb::Down => self.down(),
         }
@@ -373,6 +377,7 @@ impl Engine {
                 Some(CloseManner::AfterFlush),
                 outdating,
             ),
+            Wish::Verify(wanted) => self.verify_granted(wanted),
             Wish::Detach if self.is_primary() && self.shares_peers_generation() => {
                 // The peer begins a generation for what this disk will miss: clients go on after
                 // it is known, so that a lost connection finds the same data again.
@@ -472,6 +477,29 @@ impl Engine {
             }
             None => {}
         }
+    }
+
+    // --- verify ---
+
+    fn begin_verify_command(&mut self, wanted: Wanted) {
+        match self.check_verify_command(&wanted) {
+            Err(refusal) => self.finish(Err(refusal)),
+            Ok(()) if self.state.connection == C::VerifyS => {
+                self.adjust_verify(wanted);
+                self.finish(Ok(()));
+            }
+            Ok(()) => self.ask(Wish::Verify(wanted)),
+        }
+    }
+
+    fn verify_granted(&mut self, wanted: Wanted) {
+        self.begin_verify(wanted);
+        if self.state.connection == C::VerifyS {
+            return self.finish(Ok(()));
+        }
+        let detail = format!("meanwhile the state changed: {}", self.status.reason);
+        let hint = "look at twinblk status RES, then try again";
+        self.finish(Err(Code::InTransientState.refuse(detail, hint)));
     }
 
     // --- detach ---

@@ -1,12 +1,14 @@
 //! What the engine asks of the world. Effects of one call are performed in order; disk operations
 //! may complete in any order. Each effect names the event that answers it, if any.
 
+use twinblk_proto::digest::Algorithm;
 use twinblk_proto::packet::Packet;
 use twinblk_proto::state::State;
 use twinblk_proto::units::SectorRange;
 
 use super::event::{
-    CommandId, DeviceRecord, DiskOpId, HandlerRunId, PayloadId, RequestId, SessionId, Time, Timer,
+    CommandId, DeviceRecord, DiskOpId, ExaminationId, HandlerRunId, PayloadId, RequestId,
+    SessionId, Time, Timer,
 };
 use super::handler::Handler;
 
@@ -43,6 +45,15 @@ pub enum DiskAction {
     PersistActivityLog(ActivityLogUpdate),
     /// Write bitmap pages, durably.
     PersistBitmap(Vec<BitmapPage>),
+}
+
+/// What the engine wants to know of bytes that it never sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Examination {
+    /// The digest of all of them.
+    Digest(Algorithm),
+    /// Whether each of them is 0.
+    IsZero,
 }
 
 /// Why a client's request failed; the NBD layer chooses the error number.
@@ -128,6 +139,13 @@ pub enum Effect {
     ReplyClient {
         request: RequestId,
         result: Result<Option<PayloadId>, ClientError>,
+    },
+    /// Look at the bytes of a payload, at once: it may be released by the next effect. Answered by
+    /// `Event::Examined`.
+    Examine {
+        examination: ExaminationId,
+        payload: PayloadId,
+        what: Examination,
     },
     /// The engine will not name this payload again.
     ReleasePayload(PayloadId),

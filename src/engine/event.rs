@@ -34,6 +34,8 @@ identifier! {
     /// One pair of peer connections; chosen by the driver, never reused within a run. Events and
     /// effects of an old session are dropped on both sides.
     SessionId,
+    /// A look at a payload; chosen by the engine, never reused within a run.
+    ExaminationId,
     /// An operator's command that waits for its outcome; chosen by the driver.
     CommandId,
     /// A run of a handler; chosen by the engine, never reused within a run of the program.
@@ -265,8 +267,31 @@ pub enum Verb {
     SuspendIo,
     /// Let I/O go on, whatever froze it.
     ResumeIo,
+    /// Compare both disks block by block, in sectors. Without `start` it goes on where an
+    /// interrupted one ended; while one is running here, only what it does next changes.
+    Verify {
+        start: Option<u64>,
+        stop: Option<u64>,
+        repair: Option<RepairFrom>,
+    },
     /// Demote, disconnect, detach: the resource goes away.
     Down,
+}
+
+/// Whose data counts where the disks differ (`verify --repair`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RepairFrom {
+    /// Whoever is Primary when the comparison begins.
+    Primary,
+    ThisNode,
+    Peer,
+}
+
+/// What `Effect::Examine` found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    Digest(Vec<u8>),
+    IsZero(bool),
 }
 
 /// Timers that the engine sets; one of each kind at a time, a new setting replaces the old.
@@ -296,6 +321,11 @@ pub enum Event {
     DiskCompleted {
         op: DiskOpId,
         result: Result<Option<PayloadId>, DiskFailure>,
+    },
+    /// Answers `Effect::Examine`.
+    Examined {
+        examination: ExaminationId,
+        finding: Finding,
     },
     /// Answers `Effect::OpenDisk`.
     DiskOpened(Box<AttachedDisk>),

@@ -365,6 +365,10 @@ impl Engine {
             peer_disk = D::UpToDate;
         }
         let mut connection = old.connection.max(C::Connected);
+        if old.connection == C::VerifyT && peer.connection == C::Connected {
+            // The peer has compared all that it wanted.
+            connection = C::Connected;
+        }
         let mut my_new_disk = None;
         let both_have_data = old.disk >= D::Negotiating && peer.disk >= D::Negotiating;
         let asks = peer.connection >= C::StartingSyncS && peer.connection <= C::WFBitMapT;

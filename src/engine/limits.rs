@@ -48,6 +48,17 @@ pub const RESYNC_WINDOW_BYTES: u64 = 4 << 20;
 /// for at most one.
 pub const RESYNC_BUSY_WINDOW_BYTES: u64 = 512 << 10;
 
+/// One comparison of an online verify between twinblk nodes, in blocks: as a resync request. What
+/// differs is looked at block by block afterwards. A kernel peer counts requests, one a block.
+pub const VERIFY_REQUEST_BLOCKS: u64 = RESYNC_REQUEST_BLOCKS;
+
+/// Verify requests under way at once, whatever their size: 1024 blocks of 4 KiB are 4 MiB.
+pub const MAX_VERIFY_REQUESTS: usize = 1024;
+
+/// Answers to verify requests being compared here: as many as may have been asked for, and as many
+/// again of a session that ended.
+pub const MAX_COMPARISONS: usize = 2 * MAX_VERIFY_REQUESTS;
+
 /// The application counts as busy for this long after its last request.
 pub const APPLICATION_BUSY_MS: u64 = 100;
 

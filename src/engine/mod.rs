@@ -23,6 +23,7 @@
 //! | `peer_write`, `peer_read` | what the peer asks |
 //! | `session`, `handshake`, `packets` | the connection |
 //! | `bitmap_exchange`, `sync_source`, `sync_target` | resync |
+//! | `verify`, `repair` | comparing both disks, and mending what differs |
 //! | `command`, `cluster` | the operator, and agreement with the peer |
 //! | `freeze`, `fencing` | I/O that waits, and why a Primary without its peer must |
 //! | [`handler`] | programs that the administrator wants run |
@@ -57,9 +58,11 @@ mod peer_read;
 mod peer_write;
 mod read;
 mod record;
+mod repair;
 mod session;
 mod sync_source;
 mod sync_target;
+mod verify;
 mod write;
 
 use twinblk_proto::state::{DiskState, Role, State};
@@ -95,6 +98,7 @@ enum Purpose {
         epoch: u64,
     },
     ResyncWrite(u64),
+    VerifyRead(u64),
     Record {
         version: u64,
     },
@@ -106,6 +110,13 @@ enum Purpose {
     DataFlush(record::AfterFlush),
     /// Data before the bits that were cleared for it are written back.
     BitmapFlush,
+}
+
+/// Who waits for what the driver finds in a payload.
+#[derive(Clone, Copy, Debug)]
+enum Examined {
+    PeerRead(u64),
+    Comparison(u64),
 }
 
 /// The engine of one resource with one volume.
@@ -148,6 +159,8 @@ pub struct Engine {
     crashed_primary: bool,
     target: sync_target::Target,
     source: sync_source::Source,
+    verify: verify::Verify,
+    examinations: Slab<Examined>,
 
     clients_open: u32,
     commands: command::Commands,
@@ -190,6 +203,8 @@ impl Engine {
             crashed_primary: false,
             target: sync_target::Target::default(),
             source: sync_source::Source::default(),
+            verify: verify::Verify::default(),
+            examinations: Slab::default(),
             clients_open: 0,
             commands: command::Commands::default(),
             handlers: handler::Handlers::default(),
@@ -213,6 +228,13 @@ impl Engine {
                 self.client_requested(request, operation);
             }
             Event::DiskCompleted { op, result } => self.disk_completed(op, result),
+            Event::Examined { examination, finding } => {
+                match self.examinations.remove(examination.0) {
+                    Some(Examined::PeerRead(key)) => self.peer_read_examined(key, finding),
+                    Some(Examined::Comparison(key)) => self.comparison_examined(key, finding),
+                    None => {}
+                }
+            }
             Event::DiskOpened(disk) => self.disk_opened(*disk),
             Event::DiskOpenFailed(failure) => self.disk_open_failed(&failure),
             Event::SessionEstablished { session, version, features, resolve } => {
@@ -237,6 +259,7 @@ impl Engine {
         self.pump_log();
         self.send_barriers();
         self.pump_target();
+        self.pump_verify();
         self.pump_bitmap_writer();
         self.finish_disk_if_drained();
         self.pump_commands();
@@ -341,6 +364,7 @@ impl Engine {
                 Kind::Peer => self.peer_write_unlocked(owner),
                 Kind::SourceRead => self.start_peer_read(owner),
                 Kind::TargetWrite => self.start_resync_write(owner),
+                Kind::VerifyRead => self.start_comparison(owner),
                 // Asked for only when nothing conflicted.
                 Kind::TargetRequest => {}
             }

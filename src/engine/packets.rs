@@ -6,6 +6,7 @@ use twinblk_proto::state::ConnectionState as C;
 
 use super::Engine;
 use super::event::{PayloadId, SessionId};
+use super::peer_read::Asked;
 use super::write::Remote;
 
 impl Engine {
@@ -51,13 +52,18 @@ impl Engine {
             }
             Packet::Barrier { handle } => return self.peer_barrier(handle),
             Packet::BarrierAck { handle, writes } => return self.barrier_acked(handle, writes),
-            Packet::DataRequest(request) => return self.peer_read(request, false),
+            Packet::DataRequest(request) => return self.peer_read(request, Asked::Application),
             Packet::DataReply(reply) => return self.data_reply(reply, payload),
             Packet::ResyncRequest(request) | Packet::ThinResyncRequest(request) => {
-                return self.peer_read(request, true);
+                return self.peer_read(request, Asked::Resync);
             }
             // Without the digest's answer the data itself is always right.
-            Packet::ChecksumResyncRequest(request, _) => return self.peer_read(request, true),
+            Packet::ChecksumResyncRequest(request, _) => {
+                return self.peer_read(request, Asked::Resync);
+            }
+            Packet::VerifyRequest(request) => return self.peer_read(request, Asked::Verify),
+            Packet::VerifyReply(request, digest) => return self.verify_replied(request, digest),
+            Packet::VerifyResult(ack) => return self.verify_result(ack),
             Packet::ResyncReply(reply) => return self.resync_data(reply.range, payload),
             Packet::ResyncDeallocated(range) => return self.resync_data(range, None),
             Packet::OutOfSync(range) => return self.peer_marked_out_of_sync(range),
@@ -94,6 +100,9 @@ impl Engine {
                 }
             }
             Packet::NegativeDataReply(ack) => self.data_refused(ack.id.0),
+            Packet::NegativeResyncReply(ack) if self.state.connection == C::VerifyS => {
+                self.verify_refused(ack.range);
+            }
             Packet::NegativeResyncReply(ack) => self.resync_refused(ack.range),
             Packet::ResyncCancel(ack) => self.resync_cancelled(ack.range),
             Packet::ResyncIsInSync(ack) => self.target_wrote(ack.range),
@@ -103,9 +112,6 @@ impl Engine {
             | Packet::AuthChallenge(_)
             | Packet::AuthResponse(_)
             | Packet::WriteSame(_)
-            | Packet::VerifyRequest(_)
-            | Packet::VerifyReply(..)
-            | Packet::VerifyResult(_)
             | Packet::Superseded(_)
             | Packet::RetryWrite(_) => {
                 self.release(payload);

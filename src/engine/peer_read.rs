@@ -1,25 +1,37 @@
-//! What the peer reads here: its application's reads, and resync blocks when this node is source.
+//! What the peer reads here: its application's reads, resync blocks when this node is source, and
+//! digests when it compares both disks.
 
 use twinblk_proto::packet::{BlockRequest, Packet};
 use twinblk_proto::state::{ConnectionState as C, DiskState as D};
+use twinblk_proto::units::SectorRange;
 
-use super::effect::DiskAction;
-use super::event::{DiskFailure, PayloadId, SessionId};
+use super::effect::{DiskAction, Effect, Examination};
+use super::event::{DiskFailure, Finding, PayloadId, SessionId};
 use super::limits::{MAX_PEER_READS, MAX_REQUEST_SECTORS};
 use super::range_lock::Kind;
-use super::{Engine, Purpose};
+use super::{Engine, Examined, Purpose};
+
+/// What a block is read for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// `P_DATA_REQUEST`.
+    Application,
+    /// `P_RS_DATA_REQUEST`.
+    Resync,
+    /// `P_OV_REQUEST`.
+    Verify,
+}
 
 #[derive(Debug)]
 pub(super) struct PeerRead {
     session: SessionId,
     request: BlockRequest,
-    resync: bool,
+    asked: Asked,
     lock: Option<u64>,
 }
 
 impl Engine {
-    /// `P_DATA_REQUEST`, `P_RS_DATA_REQUEST`, `P_RS_THIN_REQ`.
-    pub(super) fn peer_read(&mut self, request: BlockRequest, resync: bool) -> Result<(), String> {
+    pub(super) fn peer_read(&mut self, request: BlockRequest, asked: Asked) -> Result<(), String> {
         let range = request.range;
         if range.is_empty() || range.count > MAX_REQUEST_SECTORS || range.end().0 > self.sectors {
             return Err(format!("read request for {range:?} beyond the device or the limit"));
@@ -27,35 +39,52 @@ impl Engine {
         if self.peer_reads.len() >= MAX_PEER_READS {
             return Err(format!("more than {MAX_PEER_READS} read requests under way"));
         }
+        let application = asked == Asked::Application;
         if self.state.disk != D::UpToDate {
-            self.refuse_peer_read(request, resync);
+            self.refuse_peer_read(request, application);
             return Ok(());
         }
-        if resync && self.state.connection == C::Ahead {
+        if !application && self.state.connection == C::Ahead {
             let ack = self.ack(range, request.id);
             self.send_meta(Packet::ResyncCancel(ack));
             return Ok(());
         }
-        let session = self.session.as_ref().expect("packets come from the session").id;
-        let key = self.peer_reads.insert(PeerRead { session, request, resync, lock: None });
-        if resync {
-            // Never mixes with a write: the target would take old data for newer (range_lock).
-            let (lock, granted) = self.locks.join(range, Kind::SourceRead, key);
-            self.peer_reads.get_mut(key).expect("just inserted").lock = Some(lock);
-            if !granted {
-                return Ok(());
+        if asked == Asked::Verify {
+            if self.verify_algorithm().is_none() {
+                return Err("verify request without a verify-alg".into());
             }
+            self.peer_verifies(range);
         }
-        self.start_peer_read(key);
+        let session = self.session.as_ref().expect("packets come from the session").id;
+        let held = asked == Asked::Verify && self.has_waiting_peer_write(range);
+        let key = self.peer_reads.insert(PeerRead { session, request, asked, lock: None });
+        if held {
+            self.verify.held_reads.push(key);
+        } else if application {
+            self.start_peer_read(key);
+        } else {
+            self.lock_peer_read(key);
+        }
         Ok(())
+    }
+
+    /// Never mixes with a write: the target would take old data for newer (range_lock).
+    pub(super) fn lock_peer_read(&mut self, key: u64) {
+        let Some(read) = self.peer_reads.get(key) else { return };
+        let (lock, granted) = self.locks.join(read.request.range, Kind::SourceRead, key);
+        self.peer_reads.get_mut(key).expect("just seen").lock = Some(lock);
+        if granted {
+            self.start_peer_read(key);
+        }
     }
 
     pub(super) fn start_peer_read(&mut self, key: u64) {
         let Some(read) = self.peer_reads.get(key) else { return };
-        let (range, request, resync) = (read.request.range, read.request, read.resync);
+        let (range, request) = (read.request.range, read.request);
+        let application = read.asked == Asked::Application;
         if self.state.disk != D::UpToDate {
             self.take_peer_read(key);
-            return self.refuse_peer_read(request, resync);
+            return self.refuse_peer_read(request, application);
         }
         self.disk_op(Purpose::PeerRead(key), DiskAction::Read { range });
         self.status.counters.disk_read += u64::from(range.count);
@@ -69,12 +98,12 @@ impl Engine {
         Some(read)
     }
 
-    fn refuse_peer_read(&mut self, request: BlockRequest, resync: bool) {
+    fn refuse_peer_read(&mut self, request: BlockRequest, application: bool) {
         let ack = self.ack(request.range, request.id);
-        self.send_meta(if resync {
-            Packet::NegativeResyncReply(ack)
-        } else {
+        self.send_meta(if application {
             Packet::NegativeDataReply(ack)
+        } else {
+            Packet::NegativeResyncReply(ack)
         });
     }
 
@@ -89,16 +118,23 @@ impl Engine {
             }
             return;
         };
-        let (session, request, resync) = (read.session, read.request, read.resync);
+        let (session, request, asked) = (read.session, read.request, read.asked.clone());
         let current = self.is_session(session);
         match result {
             Ok(payload) => {
+                let algorithm = self.verify_algorithm();
+                if let (Asked::Verify, Some(payload), Some(algorithm)) =
+                    (&asked, payload, algorithm)
+                {
+                    self.examine(Examined::PeerRead(key), payload, Examination::Digest(algorithm));
+                    return self.release(Some(payload));
+                }
                 if current {
                     self.status.counters.net_sent += u64::from(request.range.count);
-                    let reply = if resync {
-                        Packet::ResyncReply(request)
-                    } else {
+                    let reply = if asked == Asked::Application {
                         Packet::DataReply(request)
+                    } else {
+                        Packet::ResyncReply(request)
                     };
                     // Sent before the lock is left: a write that waits follows it on the wire.
                     self.send_data(reply, payload);
@@ -111,18 +147,44 @@ impl Engine {
                 self.bitmap.set_range(request.range.blocks_touched());
                 self.local_io_error("read for the peer", &failure);
                 if self.is_session(session) {
-                    self.refuse_peer_read(request, resync);
+                    self.refuse_peer_read(request, asked == Asked::Application);
                 }
             }
         }
     }
 
+    /// The digest of what was read: the answer, sent before the lock is left.
+    pub(super) fn peer_read_examined(&mut self, key: u64, finding: Finding) {
+        let Some(read) = self.peer_reads.get(key) else { return };
+        let (session, request) = (read.session, read.request);
+        if self.is_session(session) {
+            match finding {
+                Finding::Digest(digest) => {
+                    self.send_data(Packet::VerifyReply(request, digest), None);
+                }
+                Finding::IsZero(_) => {}
+            }
+        }
+        self.take_peer_read(key);
+    }
+
+    pub(super) fn peer_read_range(&self, key: u64) -> Option<SectorRange> {
+        self.peer_reads.get(key).map(|read| read.request.range)
+    }
+
     /// The connection is gone: reads that wait are dropped, those under way end unanswered.
     pub(super) fn drop_peer_reads(&mut self) {
+        self.verify.held_reads.clear();
         for key in self.peer_reads.keys() {
             // What is under way comes back to peer_read_done, which finds the key or not; the
             // lock must not stay.
             self.take_peer_read(key);
         }
+    }
+
+    /// Has the driver look at a payload; what it found comes back to `then`.
+    pub(super) fn examine(&mut self, then: Examined, payload: PayloadId, what: Examination) {
+        let examination = super::event::ExaminationId(self.examinations.insert(then));
+        self.emit(Effect::Examine { examination, payload, what });
     }
 }

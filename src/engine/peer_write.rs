@@ -309,6 +309,13 @@ impl Engine {
         for key in std::mem::take(&mut next.waiting) {
             self.begin_peer_write(key);
         }
+        self.release_held_verify();
+    }
+
+    /// Whether a write of the peer came that is not in its place in the order yet.
+    pub(super) fn has_waiting_peer_write(&self, range: SectorRange) -> bool {
+        let waits = |write: &PeerWrite| write.lock.is_none() && write.range.overlaps(&range);
+        self.peer_epochs.list.len() > 1 && self.peer_writes.iter().any(|(_, write)| waits(write))
     }
 
     pub(super) fn peer_epoch_flushed(

@@ -6,13 +6,14 @@
 //!
 //! Rows wait for columns that came before:
 //!
-//! | | Client | Peer | SourceRead | TargetRequest | TargetWrite |
-//! | --- | --- | --- | --- | --- | --- |
-//! | Client: a client's write | x | x | x | x | x |
-//! | Peer: a write that the peer sent | x | x | x | | x |
-//! | SourceRead: a resync read for the peer | x | x | | | |
-//! | TargetRequest: resync data asked for | x | | | | |
-//! | TargetWrite: resync data being written | | x | | | x |
+//! | | Client | Peer | SourceRead | TargetRequest | TargetWrite | VerifyRead |
+//! | --- | --- | --- | --- | --- | --- | --- |
+//! | Client: a client's write | x | x | x | x | x | x |
+//! | Peer: a write that the peer sent | x | x | x | | x | x |
+//! | SourceRead: a resync or verify read for the peer | x | x | | | | |
+//! | TargetRequest: resync data or a digest asked for | x | | | | | |
+//! | TargetWrite: resync data being written | | x | | | x | |
+//! | VerifyRead: own data, to compare with the answer | | x | | | | |
 //!
 //! A peer's write does not wait for resync data that was only asked for: the source holds that
 //! answer back until the write is acknowledged, so the two would wait for each other.
@@ -30,6 +31,7 @@ pub enum Kind {
     SourceRead,
     TargetRequest,
     TargetWrite,
+    VerifyRead,
 }
 
 impl Kind {
@@ -38,7 +40,7 @@ impl Kind {
         use Kind::*;
         match (self, older) {
             // The clients that overlap wait for the request that this data answers.
-            (TargetWrite, Client) => false,
+            (TargetWrite | VerifyRead, Client) => false,
             (Client, _) | (_, Client) => true,
             (Peer, TargetRequest) | (TargetRequest, Peer) => false,
             (Peer, _) | (_, Peer) => true,

@@ -31,6 +31,10 @@ pub(super) enum AfterRecord {
     AnswerBitmap(SessionId),
     /// The disk is known to be UpToDate: tell the peer.
     TargetFinished(SessionId),
+    /// The generation that a repair gives away is begun.
+    RepairAsSource(SessionId),
+    /// The disk that a repair will mend is known to be Inconsistent.
+    RepairAsTarget(SessionId),
 }
 
 /// The record as wanted and as durable.
@@ -228,6 +232,8 @@ impl Engine {
             AfterRecord::StartTarget(session) => self.target_is_ready(session),
             AfterRecord::AnswerBitmap(session) => self.answer_bitmap(session),
             AfterRecord::TargetFinished(session) => self.announce_target_finished(session),
+            AfterRecord::RepairAsSource(session) => self.repair_as_source(session),
+            AfterRecord::RepairAsTarget(session) => self.repair_as_target(session),
         }
     }
 

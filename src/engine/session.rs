@@ -52,6 +52,8 @@ pub(super) struct Outdating {
 pub(super) enum PingPurpose {
     /// All acknowledgements of the resync target are through once it is answered.
     TargetFinish,
+    /// All results of the verify are through once it is answered.
+    VerifyFinish,
 }
 
 impl Session {
@@ -233,6 +235,7 @@ impl Engine {
         self.status.held_state = None;
         self.drop_peer_writes();
         self.drop_peer_reads();
+        self.drop_held_comparisons();
         self.drop_epochs();
         self.flushes_lost_peer();
         self.reads_lost_peer();
@@ -279,8 +282,10 @@ impl Engine {
         session.ping_sent = None;
         let purpose = session.ping_for.take();
         self.set_timer(Timer::Ping, interval);
-        if purpose == Some(PingPurpose::TargetFinish) {
-            self.target_acks_are_through();
+        match purpose {
+            Some(PingPurpose::TargetFinish) => self.target_acks_are_through(),
+            Some(PingPurpose::VerifyFinish) => self.verify_results_are_through(),
+            None => {}
         }
     }
 

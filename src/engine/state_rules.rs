@@ -23,6 +23,12 @@ pub fn sanitize(s: &mut State) {
     {
         s.connection = C::Connected;
     }
+    // Nothing to compare with: a disk that is not good does not become so by being verified.
+    if matches!(s.connection, C::VerifyS | C::VerifyT)
+        && (s.disk == D::Inconsistent || s.peer_disk == D::Inconsistent)
+    {
+        s.connection = C::Connected;
+    }
     if s.connection >= C::Connected && s.connection < C::Ahead {
         if matches!(s.disk, D::Consistent | D::Outdated) {
             s.disk = D::UpToDate;

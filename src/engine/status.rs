@@ -6,6 +6,7 @@ use twinblk_proto::state::{ConnectionState as C, DiskState as D, State};
 use super::Engine;
 use super::effect::ActivityLogUpdate;
 use super::event::{DeviceRecord, Generations};
+pub use super::verify::Verified;
 
 /// Counters as in /proc/drbd; sizes in sectors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +30,16 @@ pub struct Progress {
     pub elapsed_us: u64,
 }
 
+/// A comparison of both disks under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VerifyProgress {
+    pub done_blocks: u64,
+    /// 0 on the asked side until the first request came.
+    pub total_blocks: u64,
+    pub found_blocks: u64,
+    pub elapsed_us: u64,
+}
+
 /// A snapshot for `status`.
 #[derive(Clone, Debug)]
 pub struct Status {
@@ -41,6 +52,9 @@ pub struct Status {
     pub sectors: u64,
     pub out_of_sync_blocks: u64,
     pub progress: Option<Progress>,
+    pub verify: Option<VerifyProgress>,
+    /// The last comparison that ended, on either side.
+    pub verified: Option<Verified>,
     /// None without a disk.
     pub generations: Option<Generations>,
     pub peer_generations: Option<Generations>,
@@ -140,6 +154,8 @@ impl Engine {
             sectors: self.sectors,
             out_of_sync_blocks: self.bitmap.count(),
             progress,
+            verify: self.verify_progress(),
+            verified: self.verify.last,
             generations: (self.state.disk >= D::Negotiating)
                 .then(|| self.record.wanted().generations),
             peer_generations: self.peer_generations(),
@@ -169,6 +185,12 @@ impl Engine {
             (C::WFConnection, _) => "is the peer up? twinblk status RES there",
             (C::Connected, D::Inconsistent) if s.peer_disk == D::Inconsistent => {
                 "twinblk primary --force RES on the node whose data is to be kept"
+            }
+            (C::Connected, D::UpToDate)
+                if s.peer_disk == D::UpToDate && self.bitmap.count() > 0 =>
+            {
+                "both disks differ; keep the Primary's data: twinblk verify --repair RES; or \
+                 disconnect and connect"
             }
             (_, D::Diskless) => "twinblk attach RES",
             _ => "",

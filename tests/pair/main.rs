@@ -11,3 +11,4 @@ mod refusals;
 mod resync;
 mod split_brain;
 mod tools;
+mod verify;

@@ -2,7 +2,7 @@
 //! says about it, and what the clients were promised.
 
 use twinblk::engine::event::{DeviceRecord, FencingPolicy};
-use twinblk_proto::packet::ReplicationProtocol;
+use twinblk_proto::packet::{BlockId, Packet, ReplicationProtocol};
 use twinblk_proto::state::{ConnectionState, DiskState, Role, State};
 use twinblk_proto::units::{BLOCK_SECTORS, SectorRange};
 
@@ -391,6 +391,35 @@ impl<E: Subject> World<E> {
             );
             self.violate(Invariant::I7, text);
         }
+    }
+
+    /// A verify calls different what was planted, or what the peer knows to be out of sync; a false
+    /// alarm, or a difference that nobody knew of, is found nowhere else as well.
+    pub fn check_verify_result(&mut self, node: usize, packet: &Packet) {
+        let Packet::VerifyResult(ack) = packet else { return };
+        self.statistics.blocks_verified += u64::from(ack.range.count).div_ceil(BLOCK_SECTORS);
+        if ack.id != BlockId::VERIFY_OUT_OF_SYNC {
+            return;
+        }
+        let block = ack.range.start.0 / BLOCK_SECTORS;
+        let peer = &self.nodes[1 - node];
+        let known = peer.engine.as_ref().is_none_or(|engine| engine.is_out_of_sync(block));
+        if !known && !self.planted.contains(&block) {
+            let text =
+                format!("node {node} found a difference in block {block}, which nobody planted");
+            self.violate(Invariant::I4, text);
+        }
+    }
+
+    /// Changes the content of a block behind the back of everybody, on one disk.
+    pub fn plant(&mut self, node: usize, block: u64) {
+        let sectors = self.nodes[node].medium.sectors();
+        let range = SectorRange::of_blocks(block..block + 1, sectors);
+        let content: Vec<u64> = (range.start.0..range.end().0)
+            .map(|sector| crate::stamp::stamp(crate::stamp::PLANTED, sector))
+            .collect();
+        self.nodes[node].medium.write(range, &content, true);
+        self.planted.insert(block);
     }
 
     /// I4: in sync means equal.

@@ -1,7 +1,7 @@
 //! Performs effects as the driver does, and runs the simulated disk.
 
-use twinblk::engine::effect::{CloseManner, DiskAction, Effect};
-use twinblk::engine::event::{DiskOpId, Event, SessionId};
+use twinblk::engine::effect::{CloseManner, DiskAction, Effect, Examination};
+use twinblk::engine::event::{DiskOpId, Event, Finding, SessionId};
 use twinblk_proto::packet::{Ack, Packet, dp_flags};
 use twinblk_proto::state::{ConnectionState, Role};
 use twinblk_proto::units::SectorRange;
@@ -11,7 +11,7 @@ use crate::metadata::MetadataWrite;
 use crate::node::{Operation, Work};
 use crate::oracle::Invariant;
 use crate::sabotage::Sabotage;
-use crate::stamp::{Content, ZEROES};
+use crate::stamp::{Content, Stamp, ZEROES};
 use crate::subject::Subject;
 use crate::world::{Item, World};
 
@@ -21,6 +21,20 @@ fn bulk_range(packet: &Packet) -> Option<SectorRange> {
         Packet::Data(write) => Some(write.range),
         Packet::DataReply(reply) | Packet::ResyncReply(reply) => Some(reply.range),
         _ => None,
+    }
+}
+
+/// The digest of stamps instead of bytes (FNV-1a): different stamps, different digests.
+fn examine(content: &[Stamp], what: Examination) -> Finding {
+    match what {
+        Examination::Digest(_) => {
+            let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+            for byte in content.iter().flat_map(|stamp| stamp.to_be_bytes()) {
+                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+            Finding::Digest(hash.to_be_bytes().to_vec())
+        }
+        Examination::IsZero => Finding::IsZero(content.iter().all(|stamp| *stamp == ZEROES)),
     }
 }
 
@@ -70,10 +84,20 @@ impl<E: Subject> World<E> {
                 if self.is_swallowed(node, &packet) {
                     return;
                 }
+                self.check_verify_result(node, &packet);
                 self.send(node, session, Socket::Meta, packet, None);
             }
             Effect::UseIntegrity { .. } | Effect::Note { .. } | Effect::SizeChanged { .. } => {}
             Effect::ReplyClient { request, result } => self.reply(node, request, result),
+            Effect::Examine { examination, payload, what } => {
+                match self.nodes[node].slab.get(payload) {
+                    Ok(content) => {
+                        let finding = examine(&content, what);
+                        self.input(node, Event::Examined { examination, finding });
+                    }
+                    Err(text) => self.violate(Invariant::Contract, format!("Examine: {text}")),
+                }
+            }
             Effect::ReleasePayload(payload) => {
                 if let Err(text) = self.nodes[node].slab.release(payload) {
                     self.violate(Invariant::Contract, format!("ReleasePayload: {text}"));

@@ -2,7 +2,7 @@
 
 use twinblk::engine::Engine;
 
-use crate::scenarios::{crashes, freeze, generations, handlers, network, resync};
+use crate::scenarios::{crashes, freeze, generations, handlers, network, resync, verify};
 use crate::seeds;
 
 macro_rules! tests {
@@ -39,6 +39,13 @@ tests! {
     resync::diskless_primary_is_served_by_its_peer,
     resync::reconnect_copies_what_changed,
     resync::a_small_activity_log_bounds_the_resync,
+    verify::verify_finds_exactly_what_differs,
+    verify::what_verify_found_is_resynced_by_reconnecting,
+    verify::verify_is_never_wrong_about_blocks_being_written,
+    verify::repair_mends_exactly_what_differs,
+    verify::an_interrupted_repair_is_completed,
+    verify::verify_is_refused_where_it_makes_no_sense,
+    verify::verify_goes_on_where_it_was,
     network::split_brain_detected_on_both,
     network::discard_my_data_only_overwrites_victim,
     network::a_second_primary_is_refused,

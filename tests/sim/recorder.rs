@@ -84,6 +84,7 @@ pub struct Statistics {
     pub split_brains: u64,
     pub stuck_requests: u64,
     pub blocks_moved: u64,
+    pub blocks_verified: u64,
     pub simulated_s: u64,
 }
 
@@ -113,6 +114,7 @@ impl Statistics {
         self.split_brains += other.split_brains;
         self.stuck_requests += other.stuck_requests;
         self.blocks_moved += other.blocks_moved;
+        self.blocks_verified += other.blocks_verified;
         self.simulated_s += other.simulated_s;
     }
 }
@@ -123,7 +125,7 @@ impl fmt::Display for Statistics {
             f,
             "{} seeds, {} simulated s: {} events, {} effects, {} requests; {} kills, {} power \
              losses, {} pauses, {} cuts, {} disk errors; {} sessions, {} resyncs ({} blocks), {} \
-             promotions, {} failovers, {} split brains, {} handlers",
+             blocks verified, {} promotions, {} failovers, {} split brains, {} handlers",
             self.seeds,
             self.simulated_s,
             self.events,
@@ -137,6 +139,7 @@ impl fmt::Display for Statistics {
             self.sessions,
             self.resyncs,
             self.blocks_moved,
+            self.blocks_verified,
             self.promotions,
             self.failovers,
             self.split_brains,

@@ -16,6 +16,9 @@ const SECTOR_BITS: u32 = 24;
 /// Write numbers of a disk's content from before the run: this, plus the node's index.
 const FIRST_UNWRITTEN: u64 = 1 << 38;
 
+/// The number of what a scenario puts onto a disk behind everybody's back.
+pub const PLANTED: u64 = FIRST_UNWRITTEN + 9;
+
 /// What write `number` leaves in `sector`.
 pub fn stamp(number: u64, sector: u64) -> Stamp {
     assert!(sector < 1 << SECTOR_BITS, "devices of the simulator are below 8 GiB");

@@ -103,6 +103,8 @@ pub struct Swarm {
     pub rates: Rates,
     /// Length of the phase with faults.
     pub faults_ms: u64,
+    /// Both nodes know that the other is a twinblk node too.
+    pub twins: bool,
     /// Actors of the world act by themselves; off in scenarios.
     pub actors: bool,
     /// Longest that healing may take after the faults.
@@ -150,6 +152,7 @@ impl Swarm {
             },
             rates: Rates::NONE,
             faults_ms: 0,
+            twins: false,
             actors: false,
             healing_ms: HEALING_MS,
         }
@@ -252,6 +255,7 @@ impl Swarm {
             },
             rates,
             faults_ms,
+            twins: false,
             actors: true,
             healing_ms: HEALING_MS,
         }
@@ -263,6 +267,7 @@ fn settings(protocol: ReplicationProtocol, al_extents: u32) -> Settings {
     Settings {
         protocol,
         al_extents,
+        verify_alg: "sha256".to_owned(),
         ping_interval_s: 2,
         ping_timeout: 5,
         timeout: 20,

@@ -1,7 +1,7 @@
 //! The whole cluster in one value: two machines, the network between them, and the agenda of what
 //! happens next. Nothing in here runs by itself; [`World::step`] takes one item.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use twinblk::engine::effect::{Effect, Refusal};
 use twinblk::engine::event::{CommandId, DiskFailure, Event, HandlerRunId, LossCause, Timer, Verb};
@@ -74,6 +74,8 @@ pub struct World<E> {
     pub recorder: Recorder,
     pub statistics: Statistics,
     pub sabotage: Option<Sabotage>,
+    /// Blocks that a test changed on one of the disks.
+    pub planted: BTreeSet<u64>,
     pub violation: Option<Violation>,
     /// A scenario stops here: before the node performs an effect that this picks.
     pub breakpoint: Option<Breakpoint>,
@@ -117,6 +119,7 @@ impl<E: Subject> World<E> {
             recorder: Recorder::new(detail, trace),
             statistics: Statistics { seeds: 1, ..Statistics::default() },
             sabotage: None,
+            planted: BTreeSet::new(),
             violation: None,
             breakpoint: None,
             broke: false,
@@ -540,7 +543,8 @@ impl<E: Subject> World<E> {
         let features = twinblk_proto::packet::features::TRIM
             | twinblk_proto::packet::features::THIN_RESYNC
             | twinblk_proto::packet::features::WSAME
-            | twinblk_proto::packet::features::WZEROES;
+            | twinblk_proto::packet::features::WZEROES
+            | if self.swarm.twins { twinblk_proto::packet::features::TWINBLK } else { 0 };
         let event = Event::SessionEstablished { session: id, version: 101, features, resolve };
         self.input(node, event);
     }

@@ -7,3 +7,4 @@ pub mod handlers;
 pub mod network;
 pub mod resync;
 pub mod stage;
+pub mod verify;
