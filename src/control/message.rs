@@ -54,6 +54,13 @@ pub enum Command {
     SuspendIo,
     /// Let it go on, whatever froze it.
     ResumeIo,
+    Invalidate,
+    InvalidateRemote,
+    Outdate,
+    NewCurrentUuid {
+        #[serde(default)]
+        clear_bitmap: bool,
+    },
     /// Compare both disks; in sectors.
     Verify {
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -253,6 +253,10 @@ impl Handler for Desk {
             Command::Secondary { force } => Verb::Secondary { force },
             Command::SuspendIo => Verb::SuspendIo,
             Command::ResumeIo => Verb::ResumeIo,
+            Command::Invalidate => Verb::Invalidate,
+            Command::InvalidateRemote => Verb::InvalidateRemote,
+            Command::Outdate => Verb::Outdate,
+            Command::NewCurrentUuid { clear_bitmap } => Verb::NewCurrentUuid { clear_bitmap },
             Command::Verify { start, stop, repair, from } => {
                 let repair = match (repair, from) {
                     (false, _) => None,

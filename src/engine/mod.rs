@@ -27,6 +27,7 @@
 //! | `command`, `cluster` | the operator, and agreement with the peer |
 //! | `freeze`, `fencing` | I/O that waits, and why a Primary without its peer must |
 //! | [`handler`] | programs that the administrator wants run |
+//! | `full_sync`, `declare` | invalidate; outdate, new-current-uuid |
 //! | [`status`] | what the operator sees |
 
 pub mod activity_log;
@@ -48,10 +49,12 @@ mod bitmap_exchange;
 mod change;
 mod cluster;
 mod command;
+mod declare;
 mod epoch;
 mod fencing;
 mod flush;
 mod freeze;
+mod full_sync;
 mod handshake;
 mod packets;
 mod peer_read;

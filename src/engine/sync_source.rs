@@ -29,7 +29,7 @@ impl Engine {
     }
 
     pub(super) fn become_source(&mut self) {
-        if self.state.connection != C::WFBitMapS {
+        if !matches!(self.state.connection, C::WFBitMapS | C::StartingSyncS) {
             // The disk of one of the nodes went while the handler ran.
             return;
         }

@@ -11,4 +11,5 @@ mod refusals;
 mod resync;
 mod split_brain;
 mod tools;
+mod verbs;
 mod verify;

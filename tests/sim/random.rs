@@ -18,6 +18,7 @@ pub enum Stream {
     Faults,
     Crash,
     Generations,
+    Verbs,
     /// Administrators' programs: their presence, and what they do.
     Handlers,
 }

@@ -42,6 +42,8 @@ pub struct Rates {
     pub switchover: u32,
     /// The operator suspends I/O for a while.
     pub suspend_io: u32,
+    /// One of two good copies is declared worthless.
+    pub invalidate: u32,
 }
 
 impl Rates {
@@ -58,6 +60,7 @@ impl Rates {
         command: 0,
         switchover: 0,
         suspend_io: 0,
+        invalidate: 0,
     };
 }
 
@@ -210,6 +213,10 @@ impl Swarm {
             command: rate(40, 80_000),
             switchover: rate(40, 60_000),
             suspend_io,
+            invalidate: {
+                let mut own = Random::new(seed, Stream::Verbs, 1);
+                if own.percent(20) { own.skewed(3_000, 40_000) as u32 } else { 0 }
+            },
         };
         let faults_ms = random.between(5_000, 60_000);
         let clients = random.between(1, 3);

@@ -7,4 +7,5 @@ pub mod handlers;
 pub mod network;
 pub mod resync;
 pub mod stage;
+pub mod verbs;
 pub mod verify;
