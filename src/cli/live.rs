@@ -41,6 +41,10 @@ fn request(verb: &Verb) -> Option<(&'static str, &[String], Command)> {
         }
         Verb::SuspendIo(on) => ("suspend-io", &on.resources, Command::SuspendIo),
         Verb::ResumeIo(on) => ("resume-io", &on.resources, Command::ResumeIo),
+        Verb::AttachDevice(on) => ("attach-device", &on.resources, Command::AttachDevice),
+        Verb::DetachDevice { force, on } => {
+            ("detach-device", &on.resources, Command::DetachDevice { force: *force })
+        }
         Verb::NewCurrentUuid { clear_bitmap, on } => (
             "new-current-uuid",
             &on.resources,

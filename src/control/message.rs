@@ -54,6 +54,13 @@ pub enum Command {
     SuspendIo,
     /// Let it go on, whatever froze it.
     ResumeIo,
+    /// Make the device of a primary a block device of this machine.
+    AttachDevice,
+    DetachDevice {
+        /// Even while it is mounted or open: who uses it gets I/O errors.
+        #[serde(default)]
+        force: bool,
+    },
     Invalidate,
     InvalidateRemote,
     Outdate,

@@ -25,7 +25,7 @@ use crate::engine::event::{
 };
 use crate::engine::handler::HandlerOutcome;
 use crate::link::LinkEvent;
-use crate::nbd::ClientEvent;
+use crate::nbd::{Accepted, ClientEvent};
 
 /// Events taken from one source in one turn. Enough to share a submission and a write among many,
 /// few enough that the first of them is answered within a millisecond.
@@ -55,6 +55,10 @@ pub(super) struct Driver {
     pub(super) clients: Clients,
     pub(super) client_events: UnboundedSender<ClientEvent>,
     client_inbox: UnboundedReceiver<ClientEvent>,
+    /// Connections of the kernel's device that wait for what the ones before left over.
+    pub(super) parked: VecDeque<Accepted>,
+    /// See [`super::Snapshot::takeovers`].
+    pub(super) takeovers: u64,
     orders: UnboundedReceiver<Order>,
     pub(super) commands: BTreeMap<CommandId, oneshot::Sender<Result<(), Refusal>>>,
     next_command: u64,
@@ -104,6 +108,8 @@ impl Driver {
             clients: Clients::default(),
             client_events,
             client_inbox,
+            parked: VecDeque::new(),
+            takeovers: 0,
             orders,
             commands: BTreeMap::new(),
             next_command: 0,
@@ -134,6 +140,10 @@ impl Driver {
                 self.polling.saw_events(self.clock.now());
             }
             if handled > 0 || self.polling.look_again(now) {
+                if handled == 0 {
+                    // The peer or the client may be waiting for this very core.
+                    std::thread::yield_now();
+                }
                 // Lets the sockets' tasks run and looks at the sockets without waiting.
                 tokio::task::yield_now().await;
             } else {
@@ -186,6 +196,9 @@ impl Driver {
             handled += 1;
             self.open_disk();
             self.handle_followups(now);
+        }
+        if !self.parked.is_empty() {
+            self.serve_parked(now);
         }
         if handled > 0 {
             self.engine.settle(now, &mut self.effects);

@@ -19,7 +19,7 @@ use twinblk::control::{Client, ResourceStatus};
 use super::nbd::{NbdClient, Refused};
 
 pub const RESOURCE: &str = "r0";
-const REPLICATION_PORT: u16 = 7788;
+pub const REPLICATION_PORT: u16 = 7788;
 const NBD_PORT: u16 = 10809;
 
 /// No step of a test takes this long on the slowest machine; a test that waits longer has failed.
@@ -39,6 +39,8 @@ pub struct PairOptions {
     pub sections: String,
     /// External metadata in files of their own.
     pub external_metadata: bool,
+    /// A primary becomes a block device of the machine.
+    pub attach: bool,
 }
 
 impl Default for PairOptions {
@@ -50,6 +52,7 @@ impl Default for PairOptions {
             disk: String::new(),
             sections: String::new(),
             external_metadata: false,
+            attach: false,
         }
     }
 }
@@ -165,12 +168,13 @@ impl Pair {
         disk {disk};
         meta-disk {metadata};
         address {address}:{REPLICATION_PORT};
-        nbd {{ listen {address}:{NBD_PORT}; }}
+        nbd {{ listen {address}:{NBD_PORT}; attach {attach}; }}
     }}
 ",
                 name = node.name,
                 disk = node.disk.display(),
                 address = node.address,
+                attach = if self.options.attach { "yes" } else { "no" },
             )
         };
         format!(

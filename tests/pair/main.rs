@@ -3,10 +3,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bad_input;
 mod failover;
 mod first_sync;
 mod freeze;
 mod handlers;
+mod kills;
 mod refusals;
 mod resync;
 mod split_brain;
