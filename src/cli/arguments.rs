@@ -158,6 +158,10 @@ pub(super) enum Verb {
         #[command(flatten)]
         on: Resources,
     },
+    /// Freeze the clients' I/O: it waits
+    SuspendIo(Resources),
+    /// Let the clients' I/O go on, whatever froze it
+    ResumeIo(Resources),
     /// Make the device of a primary a block device of this machine
     AttachDevice(Resources),
     /// Remove the block device of this machine

@@ -41,6 +41,8 @@ fn request(verb: &Verb) -> Option<(&'static str, &[String], Command)> {
         Verb::Secondary { force, on } => {
             ("secondary", &on.resources, Command::Secondary { force: *force })
         }
+        Verb::SuspendIo(on) => ("suspend-io", &on.resources, Command::SuspendIo),
+        Verb::ResumeIo(on) => ("resume-io", &on.resources, Command::ResumeIo),
         Verb::AttachDevice(on) => ("attach-device", &on.resources, Command::AttachDevice),
         Verb::DetachDevice { force, on } => {
             ("detach-device", &on.resources, Command::DetachDevice { force: *force })

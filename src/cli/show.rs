@@ -66,6 +66,13 @@ fn resource(status: &ResourceStatus, style: Style) -> String {
     for client in status.nbd.clients.iter().filter(|client| !client.is_kernel) {
         let _ = writeln!(out, "  client:{} since:{}s", client.peer, client.since_s);
     }
+    if let Some(frozen) = &status.frozen {
+        let _ = writeln!(
+            out,
+            "  frozen: {} for {}s; ends with {}",
+            frozen.why, frozen.for_s, frozen.until
+        );
+    }
     for (label, text) in [("reason", &status.reason), ("hint", &status.hint)] {
         if !text.is_empty() {
             let _ = writeln!(out, "  {label}: {text}");

@@ -53,6 +53,10 @@ pub enum Command {
         #[serde(default)]
         force: bool,
     },
+    /// Freeze the clients' I/O.
+    SuspendIo,
+    /// Let it go on, whatever froze it.
+    ResumeIo,
     /// Make the device of a primary a block device of this machine.
     AttachDevice,
     DetachDevice {

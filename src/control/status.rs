@@ -66,6 +66,10 @@ pub struct ResourceStatus {
     pub verdict: Option<VerdictStatus>,
     /// Met by the last handshake and not resolved.
     pub split_brain: Option<SplitBrainStatus>,
+    /// Names of the handlers that run now.
+    pub handlers_running: Vec<String>,
+    /// Present while I/O is frozen.
+    pub frozen: Option<FrozenStatus>,
 }
 
 impl Default for ResourceStatus {
@@ -109,6 +113,8 @@ impl Default for ResourceStatus {
             last_primary: PrimaryTimes::default(),
             verdict: None,
             split_brain: None,
+            handlers_running: Vec::new(),
+            frozen: None,
         };
         status.set_state(state);
         status
@@ -193,6 +199,16 @@ pub struct SplitBrainStatus {
     /// Commands for this node, and for the peer.
     pub keep_local: [String; 2],
     pub keep_peer: [String; 2],
+}
+
+/// Why clients wait.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct FrozenStatus {
+    pub why: String,
+    /// What ends it.
+    pub until: String,
+    pub for_s: u64,
 }
 
 /// A running or paused resync.

@@ -7,8 +7,8 @@ use super::translate::Plan;
 use crate::config::view::Endpoint;
 use crate::control::ResourceStatus;
 use crate::control::status::{
-    Counters, GenerationStatus, HeldStatus, NbdClientStatus, NbdStatus, NodeStatus, PrimaryTimes,
-    ResyncStatus, SplitBrainStatus, VerdictStatus, VerifiedStatus, VerifyStatus,
+    Counters, FrozenStatus, GenerationStatus, HeldStatus, NbdClientStatus, NbdStatus, NodeStatus,
+    PrimaryTimes, ResyncStatus, SplitBrainStatus, VerdictStatus, VerifiedStatus, VerifyStatus,
 };
 use crate::driver::{ClientSnapshot, Snapshot};
 use crate::engine::event::{DeviceRecord, Generations};
@@ -55,6 +55,12 @@ pub(super) fn status(plan: &Plan, snapshot: &Snapshot) -> ResourceStatus {
             disk_actions: snapshot.disk_actions as u64,
             peer_writes: engine.peer_writes_open,
         },
+        frozen: engine.frozen.as_ref().map(|(why, until, since_us)| FrozenStatus {
+            why: why.clone(),
+            until: with_name(until, &name),
+            for_s: since_us / 1_000_000,
+        }),
+        handlers_running: engine.handlers_running.iter().map(ToString::to_string).collect(),
         name,
         ..ResourceStatus::default()
     };

@@ -20,6 +20,7 @@ mod backing;
 mod clients;
 mod exports;
 mod handle;
+mod handlers;
 mod nbd_requests;
 mod open;
 mod peer;
@@ -35,6 +36,7 @@ mod timers;
 pub use clients::Asked;
 pub use exports::Exports;
 pub use handle::{Gone, ResourceHandle, spawn};
+pub use handlers::HandlerPlan;
 pub use open::BackingPlace;
 pub use roles::RoleTimes;
 pub use snapshot::{ClientSnapshot, Snapshot};
@@ -49,6 +51,7 @@ pub struct ResourceSetup {
     pub engine: Settings,
     pub link: LinkSettings,
     pub backing: BackingPlace,
+    pub handlers: HandlerPlan,
     /// Where clients find the device while the peer is Primary: host name and NBD URIs.
     pub peer_host: String,
     pub peer_uris: Vec<String>,

@@ -385,6 +385,9 @@ impl Engine {
             || old.connection == C::Connected
                 && (peer.disk == D::Negotiating || old.disk == D::Negotiating || asks)
             || session.consider_resync;
+        if old.connection < C::Connected && both_have_data && self.peer_missed_frozen_writes() {
+            return Ok(());
+        }
         if decides && both_have_data {
             self.session.as_mut().expect("checked above").consider_resync = false;
             match self.decide_sync(peer.role, peer_disk) {
@@ -501,6 +504,27 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// While I/O was frozen no generation was begun, and the peer, which comes back with this
+    /// node's, misses what was under way: it is not sent again, since a peer that rebooted may have
+    /// lost more than that. The next handshake finds a new generation and the bits
+    /// (behaviour.md 1.7).
+    fn peer_missed_frozen_writes(&mut self) -> bool {
+        let mine = self.record.wanted().generations;
+        let equal = self.peer_generations().is_some_and(|peer| {
+            same(peer.current, mine.current) && peer.bitmap == 0 && mine.bitmap == 0
+        });
+        let due = self.freeze.generation_due && self.is_primary();
+        if !due || !equal || self.state.disk != D::UpToDate || self.bitmap.count() == 0 {
+            return false;
+        }
+        self.freeze.generation_due = false;
+        self.begin_generation();
+        self.update_record();
+        let why = "the peer missed what was under way when I/O froze: connecting again";
+        self.drop_session(C::NetworkFailure, why);
+        true
     }
 
     fn connected_without_sync(&mut self) {

@@ -77,6 +77,10 @@ pub struct Status {
     pub verdict: Option<Verdict>,
     /// Met by the last handshake and not resolved.
     pub split_brain: Option<SplitBrain>,
+    /// Why I/O is frozen, what ends that, and for how long it has been (microseconds).
+    pub frozen: Option<(String, String, u64)>,
+    /// Names of the handlers that run now.
+    pub handlers_running: Vec<&'static str>,
 }
 
 /// The engine's memory of what to tell, and of work that is held for a moment.
@@ -168,13 +172,15 @@ impl Engine {
             record: (self.state.disk >= D::Negotiating).then(|| self.record.wanted()),
             counters,
             agreed: self.session.as_ref().map(|session| (session.version, session.features)),
-            requests_open: (requests + self.frozen.len()) as u64,
+            requests_open: (requests + self.freeze.len()) as u64,
             disk_operations: self.ops.len() as u64,
             peer_writes_open: self.peer_writes.len() as u64,
             epochs_open: self.epochs.len() as u64,
             log_extents_active: self.log.active() as u64,
             verdict: self.status.verdict.clone(),
             split_brain: self.status.split_brain,
+            frozen: self.freeze_story(),
+            handlers_running: self.handlers.names(),
         }
     }
 

@@ -71,7 +71,7 @@ impl Engine {
             && !self.writes_open()
             && self.reads.is_empty()
             && self.flushes.is_empty()
-            && self.frozen.is_empty()
+            && self.freeze.len() == 0
     }
 
     /// The two can not go on together, or one of them only asked.

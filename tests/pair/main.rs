@@ -6,6 +6,8 @@ mod common;
 mod bad_input;
 mod failover;
 mod first_sync;
+mod freeze;
+mod handlers;
 mod kills;
 mod refusals;
 mod resync;

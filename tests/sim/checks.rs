@@ -1,7 +1,7 @@
 //! The invariants that compare both machines: what their disks hold, what their durable metadata
 //! says about it, and what the clients were promised.
 
-use twinblk::engine::event::DeviceRecord;
+use twinblk::engine::event::{DeviceRecord, FencingPolicy};
 use twinblk_proto::packet::SplitBrainPolicy;
 use twinblk_proto::packet::{BlockId, Packet, ReplicationProtocol};
 use twinblk_proto::state::{ConnectionState, DiskState, Role, State};
@@ -132,7 +132,12 @@ impl<E: Subject> World<E> {
         let machine = &self.nodes[node];
         let Some(engine) = &machine.engine else { return };
         let durable = machine.metadata.record();
-        let local = machine.disk_open && machine.state().disk >= DiskState::Inconsistent;
+        let state = machine.state();
+        // A resync target is promoted with its source's data.
+        let served_by_peer = state.connection >= ConnectionState::Connected
+            && state.disk < DiskState::UpToDate
+            && state.peer_disk == DiskState::UpToDate;
+        let local = machine.disk_open && state.disk >= DiskState::Inconsistent && !served_by_peer;
         if local {
             let current = generations::plain(engine.record().generations.current);
             if !durable.primary || generations::plain(durable.generations.current) != current {
@@ -156,6 +161,12 @@ impl<E: Subject> World<E> {
             self.oracle.lineage_mut(node).set_initial(initial);
         } else if peer_is_primary || local && !self.may_be_promoted(node) {
             self.note(node, format_args!("goes its own way"));
+            let stonith = self.swarm.settings.fencing == FencingPolicy::ResourceAndStonith;
+            let stale = peer_is_primary || !self.claims_newest(node);
+            if stonith && stale && !self.nodes[node].forced {
+                let text = format!("node {node} was promoted beside the other, past the fence");
+                return self.violate(Invariant::I5, text);
+            }
             self.statistics.split_brains += 1;
             self.oracle.fork(node);
             // What it holds may be older than anything its lineage still remembers.
