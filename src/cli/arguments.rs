@@ -93,7 +93,7 @@ pub(super) enum Verb {
         /// After a split brain: give up what only this node wrote
         #[arg(long)]
         discard_my_data: bool,
-        /// Only find out what the handshake would decide, then stand alone again
+        /// Only say what would be done, and change nothing
         #[arg(long)]
         tentative: bool,
         #[command(flatten)]
@@ -106,6 +106,21 @@ pub(super) enum Verb {
         force: bool,
         #[command(flatten)]
         on: Resources,
+    },
+    /// End a split brain: show what is thrown away, ask, carry it through
+    Resolve {
+        /// Name of the node whose data is kept
+        #[arg(long, value_name = "NODE", conflicts_with = "discard_local")]
+        keep: Option<String>,
+        /// Give up what only this node wrote
+        #[arg(long)]
+        discard_local: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        /// Name of the resource
+        #[arg(value_name = "RESOURCE")]
+        resource: String,
     },
     /// Throw the local data away: everything is copied from the peer
     Invalidate {
@@ -145,6 +160,10 @@ pub(super) enum Verb {
         #[command(flatten)]
         on: Resources,
     },
+    /// Freeze the clients' I/O: it waits
+    SuspendIo(Resources),
+    /// Let the clients' I/O go on, whatever froze it
+    ResumeIo(Resources),
     /// Make the device of a primary a block device of this machine
     AttachDevice(Resources),
     /// Remove the block device of this machine
@@ -402,6 +421,7 @@ mod tests {
             "down",
             "primary",
             "secondary",
+            "resolve",
             "invalidate",
             "invalidate-remote",
             "outdate",

@@ -9,8 +9,8 @@ use crate::config::options::{OptionSet, Section, Value as OptionValue};
 use crate::config::{Config, Host, MetaDisk, Resource};
 use crate::control::ResourceStatus;
 use crate::control::status::{
-    Counters, GenerationStatus, KernelDeviceStatus, NbdStatus, NodeStatus, ResyncStatus,
-    VerifiedStatus, VerifyStatus,
+    Counters, GenerationStatus, KernelDeviceStatus, NbdStatus, NodeStatus, PrimaryTimes,
+    ResyncStatus, SplitBrainStatus, VerifiedStatus, VerifyStatus,
 };
 
 /// What DRBD prints when it does not know how long it will take.
@@ -41,6 +41,8 @@ struct StatusEntry<'a> {
     verify: &'a Option<VerifyStatus>,
     verified: &'a Option<VerifiedStatus>,
     nbd: &'a NbdStatus,
+    last_primary: &'a PrimaryTimes,
+    split_brain: &'a Option<SplitBrainStatus>,
     kernel_device: &'a KernelDeviceStatus,
 }
 
@@ -180,6 +182,8 @@ fn status(status: &ResourceStatus) -> StatusEntry<'_> {
         verify: &status.verify,
         verified: &status.verified,
         nbd: &status.nbd,
+        last_primary: &status.last_primary,
+        split_brain: &status.split_brain,
         kernel_device: &status.kernel_device,
     }
 }
@@ -467,12 +471,14 @@ mod tests {
             "verify",
             "verified",
             "nbd",
+            "last-primary",
+            "split-brain",
             "kernel-device",
         ]
         .into_iter()
         .filter(|key| read[0].get(key).is_some())
         .collect();
-        assert_eq!(ours.len(), 12, "{ours:?}");
+        assert_eq!(ours.len(), 14, "{ours:?}");
         assert_eq!(read[0]["connection-state"], "SyncSource");
         assert_eq!(statuses(&[]), "[]\n");
     }

@@ -41,6 +41,8 @@ fn request(verb: &Verb) -> Option<(&'static str, &[String], Command)> {
         Verb::Secondary { force, on } => {
             ("secondary", &on.resources, Command::Secondary { force: *force })
         }
+        Verb::SuspendIo(on) => ("suspend-io", &on.resources, Command::SuspendIo),
+        Verb::ResumeIo(on) => ("resume-io", &on.resources, Command::ResumeIo),
         Verb::AttachDevice(on) => ("attach-device", &on.resources, Command::AttachDevice),
         Verb::DetachDevice { force, on } => {
             ("detach-device", &on.resources, Command::DetachDevice { force: *force })
@@ -78,11 +80,11 @@ pub(super) fn run(context: &Context, verb: &Verb, output: &mut Output) {
 }
 
 /// The daemon, or the outcome that says how to get one.
-fn connect(context: &Context) -> Result<Client, Outcome> {
+pub(super) fn connect(context: &Context) -> Result<Client, Outcome> {
     Client::connect(&context.run_dir).map_err(|error| unreachable_daemon(context, &error))
 }
 
-fn unreachable_daemon(context: &Context, error: &ClientError) -> Outcome {
+pub(super) fn unreachable_daemon(context: &Context, error: &ClientError) -> Outcome {
     let outcome = Outcome::failed(exit::OTHER, format!("twinblk: {error}"));
     match error {
         ClientError::NotRunning { .. } => outcome
@@ -242,7 +244,7 @@ fn configured_wait(
 
 /// Asks for one resource or all. An unknown name that is not in the file either is a typing
 /// mistake, and said to be one.
-fn ask(
+pub(super) fn ask(
     context: &Context,
     client: &mut Client,
     name: Option<&str>,

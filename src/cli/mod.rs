@@ -23,7 +23,9 @@ mod live;
 mod offline;
 mod output;
 mod progress;
+mod resolve;
 mod show;
+mod tentative;
 
 use arguments::{Arguments, Verb};
 use output::Output;
@@ -89,6 +91,14 @@ fn carry_out(arguments: &Arguments, output: &mut Output) {
         | Verb::WipeMd { .. }
         | Verb::ShowGi { .. }
         | Verb::GetGi { .. } => offline::run(&context, verb, output),
+        Verb::Connect { tentative: true, on, .. } => {
+            tentative::run(&context, &on.resources, output);
+        }
+        Verb::Resolve { resource, keep, discard_local, yes } => {
+            let (discard_local, yes) = (*discard_local, *yes);
+            let choice = resolve::Choice { keep: keep.clone(), discard_local, yes };
+            resolve::run(&context, resource, &choice, output);
+        }
         Verb::Invalidate { .. } | Verb::InvalidateRemote { .. } | Verb::Outdate(_) => {
             devalue::run(&context, verb, output);
         }

@@ -56,12 +56,22 @@ fn resource(status: &ResourceStatus, style: Style) -> String {
         let found = size(verified.found_bytes);
         let _ = writeln!(out, "    verified: {found} found different");
     }
+    if status.split_brain.is_some() {
+        out += &split_brain(status);
+    }
     for uri in &status.nbd.uris {
         let _ = writeln!(out, "  export:{uri}");
     }
     out += &kernel_device(&status.kernel_device);
     for client in status.nbd.clients.iter().filter(|client| !client.is_kernel) {
         let _ = writeln!(out, "  client:{} since:{}s", client.peer, client.since_s);
+    }
+    if let Some(frozen) = &status.frozen {
+        let _ = writeln!(
+            out,
+            "  frozen: {} for {}s; ends with {}",
+            frozen.why, frozen.for_s, frozen.until
+        );
     }
     for (label, text) in [("reason", &status.reason), ("hint", &status.hint)] {
         if !text.is_empty() {
@@ -136,6 +146,58 @@ fn reasons(named: &[(&str, bool)]) -> String {
     set.join(",")
 }
 
+/// Both sides of a split brain: what each would lose, when it was Primary, how to go on.
+pub(super) fn split_brain(status: &ResourceStatus) -> String {
+    let Some(found) = &status.split_brain else { return String::new() };
+    let (me, peer) = (&status.local.name, &status.peer.name);
+    let at_split = |was| if was { "yes" } else { "no" };
+    let mut out = "  split-brain: both nodes were written to while apart\n".to_owned();
+    let _ = writeln!(
+        out,
+        "    {me} changed:{} primary-at-split:{} last-primary:{}",
+        size(found.local_changed_bytes),
+        at_split(found.local_was_primary),
+        last_primary(status)
+    );
+    let _ = writeln!(
+        out,
+        "    {peer} changed:{} primary-at-split:{} last-primary:unknown (twinblk status {} there)",
+        size(found.peer_changed_bytes),
+        at_split(found.peer_was_primary),
+        status.name
+    );
+    for (kept, [here, there]) in [(me, &found.keep_local), (peer, &found.keep_peer)] {
+        let _ = writeln!(out, "    keep {kept}: here: {here}; on {peer}: {there}");
+    }
+    out
+}
+
+fn last_primary(status: &ResourceStatus) -> String {
+    let times = &status.last_primary;
+    match (times.from_s, times.until_s) {
+        (None, None) => "unknown".to_owned(),
+        (Some(from), None) if status.role == Role::Primary => format!("{}..now", utc(from)),
+        (Some(from), None) => format!("{}..crash", utc(from)),
+        (None, Some(until)) => format!("..{}", utc(until)),
+        (Some(from), Some(until)) => format!("{}..{}", utc(from), utc(until)),
+    }
+}
+
+/// `2026-11-23T08:40:57Z`: the proleptic Gregorian calendar, in eras of 400 years from 1 March.
+fn utc(seconds: u64) -> String {
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let day = days + 719_468;
+    let (era, of_era) = (day / 146_097, day % 146_097);
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month_from_march = (5 * of_year + 2) / 153;
+    let date = of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 /// `[=====>..............] 28.3%  183 MiB of 256 MiB left, 93 MiB/s, 0:00:02 to go`
 pub(super) fn bar(resync: &ResyncStatus) -> String {
     // The drawing of /proc/drbd (behaviour.md 7.3).
@@ -201,7 +263,7 @@ impl Style {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::status::{NbdClientStatus, NodeStatus};
+    use crate::control::status::{NbdClientStatus, NodeStatus, PrimaryTimes, SplitBrainStatus};
 
     const PLAIN: Style = Style { colour: false, bar: false };
 
@@ -218,6 +280,47 @@ mod tests {
             peer: NodeStatus { name: "bob".to_owned(), address: "10.0.0.2:7788".to_owned() },
             ..ResourceStatus::default()
         }
+    }
+
+    #[test]
+    fn times_are_utc() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_795_336_857, "2026-11-22T08:40:57Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(utc(seconds), text);
+        }
+    }
+
+    #[test]
+    fn a_split_brain_shows_both_sides() {
+        let mut status = healthy();
+        status.connection = ConnectionState::StandAlone;
+        status.local.name = "alice".to_owned();
+        status.last_primary = PrimaryTimes { from_s: Some(0), until_s: None };
+        status.split_brain = Some(SplitBrainStatus {
+            local_changed_bytes: 120 << 10,
+            peer_changed_bytes: 4096,
+            local_was_primary: true,
+            keep_local: ["k".to_owned(), "d".to_owned()],
+            keep_peer: ["d".to_owned(), "k".to_owned()],
+            ..SplitBrainStatus::default()
+        });
+        let text = resources(&[status], PLAIN);
+        assert!(
+            text.contains(
+                "  split-brain: both nodes were written to while apart
+    alice changed:120 KiB primary-at-split:yes last-primary:1970-01-01T00:00:00Z..now
+    bob changed:4.0 KiB primary-at-split:no last-primary:unknown (twinblk status r0 there)
+    keep alice: here: k; on bob: d
+    keep bob: here: d; on bob: k
+"
+            ),
+            "{text}"
+        );
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub fn check(common: &Arc<OptionSet>, resources: &[Resource], diagnostics: &mut 
         check_names(resource, resources, diagnostics);
         check_victim(common, resource, diagnostics);
         check_network(common, resource, diagnostics);
+        check_fencing(common, resource, diagnostics);
         for host in resource.hosts.iter().filter(|host| host.kind == HostKind::On) {
             claims.of_host(resource, host, diagnostics);
         }
@@ -182,6 +183,28 @@ fn check_network(common: &OptionSet, resource: &Resource, diagnostics: &mut Vec<
             .help("add: shared-secret \"...\";"),
         ),
         _ => {}
+    }
+}
+
+/// Fencing rests on other options (behaviour.md 6).
+fn check_fencing(common: &OptionSet, resource: &Resource, diagnostics: &mut Vec<Diagnostic>) {
+    let layers = Layers(vec![common, &resource.options]);
+    let Some(setting) = layers.get(Section::Disk, "fencing") else { return };
+    let stonith = setting.written == "resource-and-stonith";
+    if stonith && layers.text(Section::Net, "protocol") == Some("A") {
+        keep(
+            diagnostics,
+            Diagnostic::error(setting.span, "fencing resource-and-stonith needs protocol B or C")
+                .label("with protocol A answered writes may be lost with the fenced Primary"),
+        );
+    }
+    if setting.written != "dont-care" && layers.get(Section::Handlers, "fence-peer").is_none() {
+        let message = "fencing without a handler fence-peer: a node without its peer is stuck";
+        keep(
+            diagnostics,
+            Diagnostic::warning(setting.span, message)
+                .help("add: handlers { fence-peer \"/usr/lib/drbd/crm-fence-peer.sh\"; }"),
+        );
     }
 }
 

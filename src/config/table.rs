@@ -52,8 +52,8 @@ const fn other(section: Section, name: &'static str, kind: Kind, effect: Effect)
     Spec { section, name, kind, default: Unset, effect }
 }
 
-const fn handler(name: &'static str) -> Spec {
-    text(Handlers, name, ANY_TEXT, NotYet)
+const fn handler(name: &'static str, effect: Effect) -> Spec {
+    text(Handlers, name, ANY_TEXT, effect)
 }
 
 const GIB: u64 = 1 << 30;
@@ -133,7 +133,7 @@ pub const TABLE: &[Spec] = &[
     number(Disk, "c-fill-target", 100, (0, 1_048_576), Unit::Sectors, Acts),
     number(Disk, "c-max-rate", 102_400, (250, 4_194_304), Unit::Kib, Acts),
     number(Disk, "c-min-rate", 250, (0, 4_194_304), Unit::Kib, NotYet),
-    choice(Disk, "fencing", &["dont-care", "resource-only", "resource-and-stonith"], NotYet),
+    choice(Disk, "fencing", &["dont-care", "resource-only", "resource-and-stonith"], Acts),
     text(Disk, "resync-after", ANY_TEXT, NotYet),
     flag(Disk, "al-updates", true, NotYet),
     number(Disk, "disk-timeout", 0, (0, 6000), Unit::One, NotYet), // 0.1 s
@@ -186,20 +186,20 @@ pub const TABLE: &[Spec] = &[
     flag(Startup, "stacked-timeouts", false, NotYet),
     other(Startup, "become-primary-on", Kind::Words, NotYet),
     // --- handlers
-    handler("pri-on-incon-degr"),
-    handler("pri-lost-after-sb"),
-    handler("pri-lost"),
-    handler("fence-peer"),
-    handler("unfence-peer"),
-    handler("local-io-error"),
-    handler("initial-split-brain"),
-    handler("split-brain"),
-    handler("before-resync-target"),
-    handler("after-resync-target"),
-    handler("before-resync-source"),
-    handler("out-of-sync"),
-    handler("quorum-lost"),
-    handler("disconnected"),
+    handler("pri-on-incon-degr", Acts),
+    handler("pri-lost-after-sb", NotYet),
+    handler("pri-lost", NotYet),
+    handler("fence-peer", Acts),
+    handler("unfence-peer", Acts),
+    handler("local-io-error", Acts),
+    handler("initial-split-brain", NotYet),
+    handler("split-brain", NotYet),
+    handler("before-resync-target", Acts),
+    handler("after-resync-target", Acts),
+    handler("before-resync-source", Acts),
+    handler("out-of-sync", NotYet),
+    handler("quorum-lost", NotYet),
+    handler("disconnected", NotYet),
     // --- nbd: this program's own
     other(Nbd, "listen", Kind::Listen, Acts),
     text(Nbd, "unix", 107, Acts), // longest name of a unix socket

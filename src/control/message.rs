@@ -36,7 +36,7 @@ pub enum Command {
     Connect {
         #[serde(default)]
         discard_my_data: bool,
-        /// Only what the handshake would decide.
+        /// Only say what would be done.
         #[serde(default)]
         tentative: bool,
     },
@@ -53,6 +53,10 @@ pub enum Command {
         #[serde(default)]
         force: bool,
     },
+    /// Freeze the clients' I/O.
+    SuspendIo,
+    /// Let it go on, whatever froze it.
+    ResumeIo,
     /// Make the device of a primary a block device of this machine.
     AttachDevice,
     DetachDevice {

@@ -60,6 +60,16 @@ pub struct ResourceStatus {
     /// Agreed protocol version, 0 while there is no connection.
     pub protocol_version: u32,
     pub held: HeldStatus,
+    /// When this node was last Primary.
+    pub last_primary: PrimaryTimes,
+    /// What the last handshake decided, or would have (`connect --tentative`).
+    pub verdict: Option<VerdictStatus>,
+    /// Met by the last handshake and not resolved.
+    pub split_brain: Option<SplitBrainStatus>,
+    /// Names of the handlers that run now.
+    pub handlers_running: Vec<String>,
+    /// Present while I/O is frozen.
+    pub frozen: Option<FrozenStatus>,
 }
 
 impl Default for ResourceStatus {
@@ -100,6 +110,11 @@ impl Default for ResourceStatus {
             peer: NodeStatus::default(),
             protocol_version: 0,
             held: HeldStatus::default(),
+            last_primary: PrimaryTimes::default(),
+            verdict: None,
+            split_brain: None,
+            handlers_running: Vec::new(),
+            frozen: None,
         };
         status.set_state(state);
         status
@@ -150,6 +165,50 @@ impl ResourceStatus {
                 | C::Behind
         )
     }
+}
+
+/// Seconds since 1970; absent: not known, or (the end) not yet, or by a crash.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct PrimaryTimes {
+    pub from_s: Option<u64>,
+    pub until_s: Option<u64>,
+}
+
+/// What a handshake would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct VerdictStatus {
+    /// `none`, `source`, `target`, `refused`.
+    pub direction: String,
+    /// What would be copied is between these.
+    pub least_bytes: u64,
+    pub most_bytes: u64,
+    pub why: String,
+}
+
+/// Both nodes were written to while apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct SplitBrainStatus {
+    pub local_changed_bytes: u64,
+    pub peer_changed_bytes: u64,
+    /// Was Primary when they parted.
+    pub local_was_primary: bool,
+    pub peer_was_primary: bool,
+    /// Commands for this node, and for the peer.
+    pub keep_local: [String; 2],
+    pub keep_peer: [String; 2],
+}
+
+/// Why clients wait.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct FrozenStatus {
+    pub why: String,
+    /// What ends it.
+    pub until: String,
+    pub for_s: u64,
 }
 
 /// A running or paused resync.

@@ -383,6 +383,8 @@ impl Handler for Desk {
                 Verb::Connect { discard_my_data, dry_run: tentative }
             }
             Command::Disconnect { force } => Verb::Disconnect { force },
+            Command::SuspendIo => Verb::SuspendIo,
+            Command::ResumeIo => Verb::ResumeIo,
             Command::Primary { .. }
             | Command::Secondary { .. }
             | Command::AttachDevice

@@ -7,12 +7,13 @@ use super::translate::Plan;
 use crate::config::view::Endpoint;
 use crate::control::ResourceStatus;
 use crate::control::status::{
-    Counters, GenerationStatus, HeldStatus, NbdClientStatus, NbdStatus, NodeStatus, ResyncStatus,
-    VerifiedStatus, VerifyStatus,
+    Counters, FrozenStatus, GenerationStatus, HeldStatus, NbdClientStatus, NbdStatus, NodeStatus,
+    PrimaryTimes, ResyncStatus, SplitBrainStatus, VerdictStatus, VerifiedStatus, VerifyStatus,
 };
 use crate::driver::{ClientSnapshot, Snapshot};
 use crate::engine::event::{DeviceRecord, Generations};
 use crate::engine::status::{Progress, Status, Verified, VerifyProgress};
+use crate::engine::verdict::{Direction, SplitBrain, Verdict};
 
 /// Word that stands for the resource in hints of the engine, which does not know its name.
 const NAME_PLACE: &str = "RES";
@@ -54,11 +55,50 @@ pub(super) fn status(plan: &Plan, snapshot: &Snapshot) -> ResourceStatus {
             disk_actions: snapshot.disk_actions as u64,
             peer_writes: engine.peer_writes_open,
         },
+        frozen: engine.frozen.as_ref().map(|(why, until, since_us)| FrozenStatus {
+            why: why.clone(),
+            until: with_name(until, &name),
+            for_s: since_us / 1_000_000,
+        }),
+        handlers_running: engine.handlers_running.iter().map(ToString::to_string).collect(),
         name,
         ..ResourceStatus::default()
     };
+    status.last_primary =
+        PrimaryTimes { from_s: snapshot.roles.promoted_s, until_s: snapshot.roles.demoted_s };
+    status.verdict = engine.verdict.as_ref().map(verdict);
+    status.split_brain = engine.split_brain.as_ref().map(|found| split_brain(found, &status));
     status.set_state(engine.state);
     status
+}
+
+fn verdict(verdict: &Verdict) -> VerdictStatus {
+    let direction = match verdict.direction {
+        Direction::NoSync => "none",
+        Direction::Source => "source",
+        Direction::Target => "target",
+        Direction::Refused => "refused",
+    };
+    VerdictStatus {
+        direction: direction.to_owned(),
+        least_bytes: verdict.least_blocks * BLOCK_BYTES,
+        most_bytes: verdict.most_blocks * BLOCK_BYTES,
+        why: verdict.why.clone(),
+    }
+}
+
+fn split_brain(found: &SplitBrain, status: &ResourceStatus) -> SplitBrainStatus {
+    let name = &status.name;
+    let gives_way = format!("twinblk resolve {name} --discard-local");
+    let keeps = |node: &NodeStatus| format!("twinblk resolve {name} --keep {}", node.name);
+    SplitBrainStatus {
+        local_changed_bytes: found.my_changed_blocks * BLOCK_BYTES,
+        peer_changed_bytes: found.peer_changed_blocks * BLOCK_BYTES,
+        local_was_primary: found.i_was_primary,
+        peer_was_primary: found.peer_was_primary,
+        keep_local: [keeps(&status.local), gives_way.clone()],
+        keep_peer: [gives_way, keeps(&status.peer)],
+    }
 }
 
 /// A text of the engine with the resource's name in its place.

@@ -12,8 +12,11 @@ use crate::config::{self, NodeView};
 use crate::control::Outcome;
 use crate::control::outcome::exit;
 use crate::disk::{BackendChoice, DirectIo, DiskOptions, Sharing};
-use crate::driver::{BackingPlace, ResourceSetup};
-use crate::engine::event::{IoErrorPolicy, NoDataPolicy, RoleConflictPolicy, Settings};
+use crate::driver::{BackingPlace, HandlerPlan, ResourceSetup};
+use crate::engine::event::{
+    FencingPolicy, IoErrorPolicy, NoDataPolicy, RoleConflictPolicy, Settings,
+};
+use crate::engine::handler::Handler;
 use crate::link::{Authentication, LinkSettings};
 use crate::meta::Placement;
 use crate::nbd::allow::Network;
@@ -46,13 +49,16 @@ pub(super) fn plan(options: &DaemonOptions, name: &str, polling: bool) -> Result
         .for_node(&options.node)
         .map_err(|error| Outcome::failed(exit::USAGE, error.to_string()).with_hint(error.hint()))?;
     let link = link_settings(&view)?;
+    let handlers = handler_plan(options, &view);
     let setup = ResourceSetup {
         name: name.to_owned(),
-        engine: engine_settings(&view),
+        engine: Settings { handlers: handlers.configured(), ..engine_settings(&view) },
         link,
         backing: backing_place(&view),
+        handlers,
         peer_host: view.peer.host.clone(),
         peer_uris: uris(name, &view.peer.nbd.listen, None),
+        roles_file: Some(options.run_dir.join(format!("{name}.roles"))),
         polling,
     };
     let mut places: Vec<Place> = view.me.nbd.listen.iter().copied().map(Place::Tcp).collect();
@@ -126,12 +132,17 @@ fn engine_settings(view: &NodeView) -> Settings {
         use_rle: net.use_rle,
         on_io_error: match disk.on_io_error {
             view::OnIoError::PassOn => IoErrorPolicy::PassOn,
-            // The handler is run by what watches the states; the disk goes either way.
-            view::OnIoError::Detach | view::OnIoError::CallLocalIoError => IoErrorPolicy::Detach,
+            view::OnIoError::Detach => IoErrorPolicy::Detach,
+            view::OnIoError::CallLocalIoError => IoErrorPolicy::CallHandler,
         },
         on_no_data: match view.options.on_no_data_accessible {
             view::OnNoData::IoError => NoDataPolicy::IoError,
             view::OnNoData::SuspendIo => NoDataPolicy::SuspendIo,
+        },
+        fencing: match disk.fencing {
+            view::Fencing::DontCare => FencingPolicy::DontCare,
+            view::Fencing::ResourceOnly => FencingPolicy::ResourceOnly,
+            view::Fencing::ResourceAndStonith => FencingPolicy::ResourceAndStonith,
         },
         user_sectors: disk.size_sectors,
         al_extents: disk.al_extents.min(LOG_SLOTS_MAX),
@@ -141,6 +152,33 @@ fn engine_settings(view: &NodeView) -> Settings {
         c_delay_target: disk.c_delay_target,
         c_fill_target: disk.c_fill_target_sectors,
         c_max_rate: disk.c_max_rate_kib_per_s,
+        ..Settings::default()
+    }
+}
+
+/// The handlers of this node with DRBD's variables (behaviour.md 6). Those of the resource would be
+/// lists with more than one volume.
+fn handler_plan(options: &DaemonOptions, view: &NodeView) -> HandlerPlan {
+    let commands = view.handlers.iter().filter_map(|(name, command)| {
+        Handler::from_name(name).map(|handler| (handler, command.clone()))
+    });
+    let (me, peer) = (&view.me, &view.peer);
+    let family = if peer.address.is_ipv4() { "ipv4" } else { "ipv6" };
+    let variables = [
+        ("DRBD_RESOURCE", view.resource.clone()),
+        ("DRBD_MINOR", me.minor.to_string()),
+        ("DRBD_VOLUME", "0".to_owned()),
+        ("DRBD_LL_DISK", me.disk.display().to_string()),
+        ("DRBD_CONF", options.config.display().to_string()),
+        ("DRBD_NODENAME", me.host.clone()),
+        ("DRBD_PEER_AF", family.to_owned()),
+        ("DRBD_PEER_ADDRESS", peer.address.ip().to_string()),
+        ("DRBD_PEER", peer.host.clone()),
+        ("DRBD_PEERS", peer.host.clone()),
+    ];
+    HandlerPlan {
+        commands: commands.collect(),
+        environment: variables.map(|(name, value)| (name.to_owned(), value)).into(),
     }
 }
 

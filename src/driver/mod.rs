@@ -13,16 +13,20 @@
 //! and one to each client that has something to hear. Payload bytes stay in a slab here; the
 //! engine knows their numbers.
 
+use std::path::PathBuf;
+
 mod allocation;
 mod backing;
 mod clients;
 mod exports;
 mod handle;
+mod handlers;
 mod nbd_requests;
 mod open;
 mod peer;
 mod perform;
 mod polling;
+mod roles;
 mod run;
 mod serving;
 mod slab;
@@ -32,7 +36,9 @@ mod timers;
 pub use clients::Asked;
 pub use exports::Exports;
 pub use handle::{Gone, ResourceHandle, spawn};
+pub use handlers::HandlerPlan;
 pub use open::BackingPlace;
+pub use roles::RoleTimes;
 pub use snapshot::{ClientSnapshot, Snapshot};
 
 use crate::engine::event::Settings;
@@ -45,9 +51,12 @@ pub struct ResourceSetup {
     pub engine: Settings,
     pub link: LinkSettings,
     pub backing: BackingPlace,
+    pub handlers: HandlerPlan,
     /// Where clients find the device while the peer is Primary: host name and NBD URIs.
     pub peer_host: String,
     pub peer_uris: Vec<String>,
+    /// Where the times of this node's roles are kept; none: nowhere.
+    pub roles_file: Option<PathBuf>,
     /// Look around briefly before sleeping when traffic is dense.
     pub polling: bool,
 }

@@ -92,6 +92,7 @@ impl Driver {
             }
             Effect::SetTimer { timer, at } => self.timers.set(timer, at.max(now)),
             Effect::ClearTimer(timer) => self.timers.clear(timer),
+            Effect::RunHandler { run, handler } => self.handlers.start(run, handler),
             Effect::StateChanged { old, new, reason } => {
                 self.state_changed(old, new, &reason);
             }
@@ -174,6 +175,7 @@ impl Driver {
             payloads_held: self.payloads.len(),
             requests_open: self.clients.open_requests(),
             disk_actions: self.backing.as_ref().map_or(0, |backing| backing.actions.len()),
+            roles: self.roles.times,
         }
     }
 }

@@ -12,14 +12,19 @@ use super::backing::{Backing, Finished};
 use super::clients::Clients;
 use super::exports::Exports;
 use super::handle::Order;
+use super::handlers::Handlers;
 use super::peer::{Peer, PeerNews};
 use super::polling::Polling;
+use super::roles::RoleKeeper;
 use super::slab::Slab;
 use super::timers::{Clock, Timers};
 use crate::buffer::{BufferPool, Payload};
 use crate::engine::Engine;
 use crate::engine::effect::{Effects, Refusal};
-use crate::engine::event::{ClientOperation, CommandId, Event, PayloadId, RequestId, Time};
+use crate::engine::event::{
+    ClientOperation, CommandId, Event, HandlerRunId, PayloadId, RequestId, Time,
+};
+use crate::engine::handler::HandlerOutcome;
 use crate::link::LinkEvent;
 use crate::nbd::{Accepted, ClientEvent};
 
@@ -59,7 +64,9 @@ pub(super) struct Driver {
     pub(super) commands: BTreeMap<CommandId, oneshot::Sender<Result<(), Refusal>>>,
     next_command: u64,
     pub(super) timers: Timers,
+    pub(super) handlers: Handlers,
     polling: Polling,
+    pub(super) roles: RoleKeeper,
     pub(super) exports: Exports,
     pub(super) changes: Arc<watch::Sender<u64>>,
     /// Something that status shows changed in this turn.
@@ -79,6 +86,7 @@ enum Arrival {
     News(PeerNews),
     Client(ClientEvent),
     Order(Order),
+    Handler((HandlerRunId, HandlerOutcome)),
 }
 
 impl Driver {
@@ -108,7 +116,9 @@ impl Driver {
             commands: BTreeMap::new(),
             next_command: 0,
             timers: Timers::default(),
+            handlers: Handlers::new(&setup.name, setup.handlers.clone()),
             polling: Polling::new(setup.polling),
+            roles: RoleKeeper::load(setup.roles_file.clone()),
             exports,
             changes,
             changed: true,
@@ -155,6 +165,7 @@ impl Driver {
                 Arrival::News(news) => self.take_news(now, news),
                 Arrival::Client(event) => self.take_client_event(now, event),
                 Arrival::Order(order) => self.take_order(now, order),
+                Arrival::Handler(ended) => self.handler_ended(now, ended),
             }
         }
         handled += self.drain_disk(now);
@@ -170,6 +181,10 @@ impl Driver {
             let Ok(event) = self.client_inbox.try_recv() else { break };
             handled += 1;
             self.take_client_event(now, event);
+        }
+        while let Some(ended) = self.handlers.poll_ended() {
+            handled += 1;
+            self.handler_ended(now, ended);
         }
         while let Ok(order) = self.orders.try_recv() {
             handled += 1;
@@ -271,6 +286,10 @@ impl Driver {
         self.handle(now, event);
     }
 
+    fn handler_ended(&mut self, now: Time, (run, outcome): (HandlerRunId, HandlerOutcome)) {
+        self.handle(now, Event::HandlerEnded { run, outcome });
+    }
+
     fn take_order(&mut self, now: Time, order: Order) {
         match order {
             Order::Perform { verb, answer } => {
@@ -324,6 +343,7 @@ impl Driver {
             news = self.peer.news() => Some(Arrival::News(news)),
             Some(event) = self.client_inbox.recv(), if !congested => Some(Arrival::Client(event)),
             order = self.orders.recv() => Some(Arrival::Order(order.unwrap_or(Order::Stop))),
+            ended = self.handlers.ended() => Some(Arrival::Handler(ended)),
             () = timer => None,
         };
         self.arrivals.extend(arrival);

@@ -18,6 +18,7 @@ impl Driver {
             "state"
         );
         self.changed = true;
+        self.roles.changed(old.role, new.role);
         if old.role == Role::Primary && new.role != Role::Primary {
             self.clients.shut_down();
         }

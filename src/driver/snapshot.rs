@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::clients::Asked;
+use super::roles::RoleTimes;
 use crate::engine::status::Status;
 
 /// The state of a resource at one moment.
@@ -25,6 +26,8 @@ pub struct Snapshot {
     pub payloads_held: usize,
     pub requests_open: usize,
     pub disk_actions: usize,
+    /// When this node was Primary.
+    pub roles: RoleTimes,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

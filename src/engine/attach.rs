@@ -12,6 +12,7 @@ use super::activity_log::ActivityLog;
 use super::bitmap::Bitmap;
 use super::effect::{DiskAction, Effect, NoteLevel};
 use super::event::{AttachedDisk, DiskFailure, DiskOpId, IoErrorPolicy, PayloadId};
+use super::handler::Handler;
 use super::refusal::Code;
 use super::{Engine, LogOwner, Purpose};
 
@@ -89,8 +90,10 @@ impl Engine {
             D::Inconsistent
         } else if !record.was_up_to_date {
             D::Outdated
+        } else if self.fences() && !record.peer_outdated {
+            // The peer may have gone on alone: it, or the handler fence-peer, has to say.
+            D::Consistent
         } else {
-            // Consistent, and UpToDate at once without fencing (session.md 1.2).
             D::UpToDate
         };
         if self.state.connection >= C::Connected {
@@ -105,11 +108,28 @@ impl Engine {
                 s.disk = alone;
                 s.peer_disk = peer_disk;
             });
+            self.begin_generation_for_lone_primary();
         }
         if record.full_sync {
             self.write_all_pages(super::record::AfterBitmap::ClearFullSync);
         }
         self.attach_ended(Ok(()));
+    }
+
+    /// A Primary goes on from its own disk, after the peer served it: the peer may have begun a
+    /// generation that this node never heard of, and must not overwrite what is written from now on
+    /// (I8).
+    fn begin_generation_for_lone_primary(&mut self) {
+        let fresh = self.record.wanted().generations.bitmap == 0;
+        if !self.is_primary() || self.state.disk != D::UpToDate || !fresh {
+            return;
+        }
+        if self.is_frozen() {
+            self.freeze.generation_due = true;
+        } else {
+            self.begin_generation();
+            self.update_record();
+        }
     }
 
     /// A disk that was opened during a handshake.
@@ -205,6 +225,12 @@ impl Engine {
         self.note(NoteLevel::Error, text.clone());
         match self.settings.on_io_error {
             IoErrorPolicy::Detach => self.fail_disk(&text),
+            IoErrorPolicy::CallHandler => {
+                if self.state.disk > D::Failed {
+                    self.run_handler(Handler::LocalIoError);
+                }
+                self.fail_disk(&text);
+            }
             IoErrorPolicy::PassOn => {
                 if self.state.disk == D::UpToDate {
                     self.change(text, |s| s.disk = D::Inconsistent);

@@ -35,8 +35,24 @@ impl Engine {
 
     /// The source begins; the target's answer is awaited.
     pub(super) fn send_bitmap(&mut self) {
+        if self.has_unwritten_only_copies() {
+            if let Some(session) = &mut self.session {
+                session.bitmap_due = true;
+            }
+            return;
+        }
         self.send_my_bitmap();
         self.expect_bitmap();
+    }
+
+    pub(super) fn send_bitmap_if_due(&mut self) {
+        let due = self.session.as_ref().is_some_and(|session| session.bitmap_due);
+        if due && !self.has_unwritten_only_copies() {
+            self.session.as_mut().expect("just seen").bitmap_due = false;
+            if self.state.connection == C::WFBitMapS {
+                self.send_bitmap();
+            }
+        }
     }
 
     /// `P_BITMAP`, `P_COMPRESSED_BITMAP`.

@@ -5,20 +5,46 @@ use twinblk_proto::state::{ConnectionState as C, DiskState as D, Role, State};
 
 use super::Engine;
 use super::effect::Effect;
-use super::event::NoDataPolicy;
+use super::event::{FencingPolicy, NoDataPolicy};
+use super::fencing::is_unfenced_primary;
+use super::freeze::frozen;
+use super::handler::Handler;
 use super::record::AfterRecord;
 use super::refusal::Code;
 use super::state_rules::{possible, sanitize, valid};
+
+/// Primary, and nowhere is UpToDate data.
+fn is_degraded_primary(s: &State) -> bool {
+    s.role == Role::Primary && s.disk < D::UpToDate && s.peer_disk < D::UpToDate
+}
+
+/// Current data can be reached.
+fn has_data(s: &State) -> bool {
+    s.disk == D::UpToDate || s.connection >= C::Connected && s.peer_disk == D::UpToDate
+}
 
 impl Engine {
     fn derive(&self, old: &State, change: impl FnOnce(&mut State)) -> State {
         let mut new = *old;
         change(&mut new);
         sanitize(&mut new);
-        let data = new.disk == D::UpToDate
-            || new.connection >= C::Connected && new.peer_disk == D::UpToDate;
-        let waits_for_data = self.settings.on_no_data == NoDataPolicy::SuspendIo;
-        new.suspended_no_data = waits_for_data && new.role == Role::Primary && !data;
+        let data = has_data(&new);
+        // Frozen when it begins to lack data, not for as long: an operator who resumes I/O wants
+        // the errors (behaviour.md 1.7).
+        let lacks_data = new.role == Role::Primary && !data;
+        let had_data = has_data(old) || old.role != Role::Primary;
+        if !lacks_data {
+            new.suspended_no_data = false;
+        } else if had_data && self.settings.on_no_data == NoDataPolicy::SuspendIo {
+            new.suspended_no_data = true;
+        }
+        if !is_unfenced_primary(&new) {
+            new.suspended_fencing = false;
+        } else if !is_unfenced_primary(old)
+            && self.settings.fencing == FencingPolicy::ResourceAndStonith
+        {
+            new.suspended_fencing = true;
+        }
         new
     }
 
@@ -28,8 +54,14 @@ impl Engine {
         let new = self.derive(&old, change);
         possible(&old, &new)?;
         // A wish does not have to mend what is wrong already.
-        match valid(&new) {
-            Err(code) if valid(&old) != Err(code) => Err(code),
+        let judged = |s: &State| {
+            valid(s)?;
+            // An Outdated or worse peer can not go on alone.
+            let unfenced = self.fences() && is_unfenced_primary(s);
+            if unfenced { Err(Code::PrimaryNop) } else { Ok(()) }
+        };
+        match judged(&new) {
+            Err(code) if judged(&old) != Err(code) => Err(code),
             _ => Ok(new),
         }
     }
@@ -87,8 +119,13 @@ impl Engine {
             self.send_state();
         }
         self.release_held_for_target();
-        if old.suspended_no_data && !new.suspended_no_data {
-            self.thaw();
+        self.after_freeze_change(old, new);
+        let lost_peer = old.connection >= C::WFReportParams && new.connection < C::WFReportParams;
+        if lost_peer && is_unfenced_primary(new) {
+            self.begin_fencing();
+        }
+        if is_degraded_primary(new) && !is_degraded_primary(old) {
+            self.run_handler(Handler::PriOnInconDegr);
         }
         if old.role != new.role && new.role == Role::Primary {
             self.last_client_request = self.now;
@@ -106,10 +143,17 @@ impl Engine {
             && new.peer_disk < D::Inconsistent
             && old.peer != Role::Primary
             && new.peer == Role::Primary;
-        if (lost_contact || diskless_peer_promoted)
+        // The peer is back without the data that it missed while I/O was frozen.
+        let still_misses = self.freeze.generation_due && new.connection >= C::Connected && !has;
+        if (lost_contact || diskless_peer_promoted || still_misses)
             && new.disk == D::UpToDate
             && self.record.wanted().generations.bitmap == 0
         {
+            if frozen(new) && new.connection < C::Connected {
+                self.freeze.generation_due = true;
+                return;
+            }
+            self.freeze.generation_due = false;
             self.begin_generation();
             if new.connection >= C::Connected
                 && let Some(session) = &self.session

@@ -8,6 +8,7 @@ use super::Engine;
 use super::effect::CloseManner;
 use super::record::AfterRecord;
 use super::refusal::Code;
+use super::session::Outdating;
 use super::verify::Wanted;
 
 /// What a request of ours is for.
@@ -17,6 +18,8 @@ pub(super) enum Wish {
         forced: bool,
     },
     Disconnect,
+    /// Disconnect, and one of the disks is Outdated from then on (session.md 5.3).
+    DisconnectOutdating(Outdating),
     Detach,
     /// A full resync; `source`: from this node (invalidate-remote).
     FullSync {
@@ -47,6 +50,14 @@ impl Engine {
             Wish::Disconnect => {
                 (StateWord::CONNECTION, State { connection: C::Disconnecting, ..base })
             }
+            Wish::DisconnectOutdating(Outdating { mine: true, .. }) => (
+                StateWord::CONNECTION | StateWord::DISK,
+                State { connection: C::Disconnecting, disk: D::Outdated, ..base },
+            ),
+            Wish::DisconnectOutdating(_) => (
+                StateWord::CONNECTION | StateWord::PEER_DISK,
+                State { connection: C::Disconnecting, peer_disk: D::Outdated, ..base },
+            ),
             Wish::Verify(_) => (StateWord::CONNECTION, State { connection: C::VerifyS, ..base }),
             Wish::Detach => (StateWord::DISK, State { disk: D::Failed, ..base }),
             Wish::FullSync { source } => {
@@ -55,8 +66,8 @@ impl Engine {
             }
         };
         let (mask, value) = (StateWord(mask), word(value));
-        let whole =
-            wish == Wish::Disconnect && self.session.as_ref().is_some_and(|s| s.version >= 100);
+        let leaves = matches!(wish, Wish::Disconnect | Wish::DisconnectOutdating(_));
+        let whole = leaves && self.session.as_ref().is_some_and(|s| s.version >= 100);
         self.send_data(
             if whole {
                 Packet::ConnectionStateChangeRequest { mask, value }
@@ -137,11 +148,28 @@ impl Engine {
         };
         if connection == Some(C::Disconnecting) {
             // The peer leaves: answer, then look for it again.
-            self.answer_change(Code::Success, whole_connection);
-            if has(StateWord::PEER_DISK) || has(StateWord::DISK) {
-                self.note_outdated(&wanted, has(StateWord::DISK), has(StateWord::PEER_DISK));
+            let outdating = Outdating {
+                mine: has(StateWord::PEER_DISK) && wanted.peer_disk == D::Outdated,
+                peers: has(StateWord::DISK) && wanted.disk == D::Outdated,
+            };
+            let left = self.check(|s| {
+                s.connection = C::TearDown;
+                if outdating.peers {
+                    s.peer_disk = D::Outdated;
+                }
+            });
+            if left == Err(Code::PrimaryNop) {
+                // With fencing, whoever leaves this Primary says that it is Outdated.
+                self.answer_change(Code::PrimaryNop, whole_connection);
+                return Ok(());
             }
-            self.end_session(C::TearDown, "the peer disconnected", Some(CloseManner::AfterFlush));
+            self.answer_change(Code::Success, whole_connection);
+            self.end_session_outdating(
+                C::TearDown,
+                "the peer disconnected",
+                Some(CloseManner::AfterFlush),
+                outdating,
+            );
             return Ok(());
         }
         match self.check(apply) {
@@ -162,18 +190,6 @@ impl Engine {
         Ok(())
     }
 
-    fn note_outdated(&mut self, wanted: &State, peers: bool, mine: bool) {
-        // A graceful leave with fencing: one of the disks is Outdated from now on.
-        let outdate_mine = mine && wanted.peer_disk == D::Outdated && !self.is_primary();
-        let outdate_peers = peers && wanted.disk == D::Outdated;
-        if outdate_mine {
-            self.record.edit(|record| record.was_up_to_date = false);
-        }
-        if outdate_peers {
-            self.record.edit(|record| record.peer_outdated = true);
-        }
-    }
-
     fn answer_change(&mut self, code: Code, whole_connection: bool) {
         let code = code as i32;
         self.send_meta(if whole_connection {
@@ -190,7 +206,8 @@ impl Engine {
         self.discard_my_data = false;
         self.change(if forced { "promoted by force" } else { "promoted" }, |s| {
             s.role = Role::Primary;
-            if forced && s.disk >= D::Inconsistent {
+            let fenced = s.disk == D::Consistent && s.peer_disk <= D::Outdated;
+            if forced && s.disk >= D::Inconsistent || fenced {
                 s.disk = D::UpToDate;
             }
         });

@@ -12,7 +12,8 @@ use super::effect::{CloseManner, Effect, NoteLevel, Refusal};
 use super::event::{CommandId, Timer, Verb};
 use super::limits::PROMOTE_RETRY_MARGIN_MS;
 use super::record::AfterBitmap;
-use super::refusal::{Code, DISCARD_AS_PRIMARY, NO_DISK};
+use super::refusal::{Code, DISCARD_AS_PRIMARY, NET_CONFIGURED, NO_DISK};
+use super::session::Outdating;
 use super::verify::Wanted;
 
 /// Where the running command is.
@@ -23,6 +24,8 @@ enum Step {
     Begin,
     /// The peer was asked.
     AskedPeer(Wish),
+    /// The peer is being fenced, that this node may be promoted without it.
+    Fencing,
     /// Granted a detach; the peer's new generation is on its way.
     AwaitingGeneration,
     /// A Primary that gives its own disk up: what it answered becomes stable on the peer first.
@@ -43,6 +46,7 @@ pub(super) struct Commands {
     running: Option<(CommandId, Verb)>,
     step: Step,
     retried: bool,
+    fence_tried: bool,
 }
 
 /// Commands that may wait at once.
@@ -93,6 +97,7 @@ impl Engine {
             self.commands.running = None;
             self.commands.step = Step::Begin;
             self.commands.retried = false;
+            self.commands.fence_tried = false;
             self.emit(Effect::ClearTimer(Timer::CommandRetry));
         }
         self.emit(Effect::ReplyCommand { command, result });
@@ -156,6 +161,14 @@ impl Engine {
             Verb::Primary { force } => self.promote(force),
             Verb::Secondary { force } => self.demote(force),
             Verb::Detach { force } => self.detach(force),
+            Verb::SuspendIo => {
+                self.suspend_io();
+                self.finish(Ok(()));
+            }
+            Verb::ResumeIo => {
+                self.resume_io();
+                self.finish(Ok(()));
+            }
             Verb::Invalidate => self.invalidate(false),
             Verb::InvalidateRemote => self.invalidate(true),
             Verb::Outdate => {
@@ -204,6 +217,12 @@ impl Engine {
                 "twinblk secondary RES first",
             )));
         }
+        if dry_run && self.state.connection != C::StandAlone {
+            return self.finish(Err(NET_CONFIGURED.refuse(
+                format!("the connection is {}: there is nothing to try", self.state.connection),
+                "twinblk disconnect RES first",
+            )));
+        }
         if self.state.connection != C::StandAlone {
             if discard_my_data && self.session.is_none() {
                 // Looking for the peer already: the next handshake says it.
@@ -214,6 +233,7 @@ impl Engine {
         self.discard_my_data = discard_my_data;
         self.dry_run = dry_run;
         self.status.hint.clear();
+        self.status.verdict = None;
         self.change("connect", |s| s.connection = C::Unconnected);
         self.start_connecting(0);
         self.finish(Ok(()));
@@ -247,7 +267,15 @@ impl Engine {
                 "twinblk wait-sync RES first, or: twinblk secondary RES",
             )));
         }
-        self.ask(Wish::Disconnect);
+        self.ask_to_leave();
+    }
+
+    fn ask_to_leave(&mut self) {
+        if self.is_primary() && self.fences() {
+            self.ask(Wish::DisconnectOutdating(Outdating { peers: true, mine: false }));
+        } else {
+            self.ask(Wish::Disconnect);
+        }
     }
 
     fn ask(&mut self, wish: Wish) {
@@ -268,7 +296,9 @@ impl Engine {
             // What the lost Primary had answered is on its way to this disk; its end comes back here.
             return;
         }
-        let forcible = force && self.state.disk >= D::Inconsistent;
+        let forcible = force && self.state.disk >= D::Inconsistent
+            // The peer can not go on alone: what is Consistent here is the newest.
+            || self.state.disk == D::Consistent && self.state.peer_disk <= D::Outdated;
         let checked = self.check(|s| {
             s.role = Role::Primary;
             if forcible {
@@ -277,7 +307,7 @@ impl Engine {
         });
         match checked {
             Ok(_) => {
-                let forced = forcible && self.state.disk < D::UpToDate;
+                let forced = force && forcible && self.state.disk < D::UpToDate;
                 // A sync target serves its peer's data; force does not make its own disk good.
                 let forced = forced && self.state.connection <= C::Connected;
                 if self.is_connected() {
@@ -285,6 +315,22 @@ impl Engine {
                 } else {
                     self.become_primary(forced);
                 }
+            }
+            Err(code)
+                if !self.commands.fence_tried
+                    && (code == Code::PrimaryNop || self.state.disk == D::Consistent) =>
+            {
+                self.commands.fence_tried = true;
+                if self.begin_fencing() {
+                    self.commands.step = Step::Fencing;
+                } else {
+                    self.promote(force);
+                }
+            }
+            Err(Code::PrimaryNop) if force => {
+                self.note(NoteLevel::Warning, "Forced into split brain situation!");
+                self.change("Forced into split brain situation!", |s| s.peer_disk = D::Outdated);
+                self.promote(force);
             }
             Err(Code::TwoPrimaries) if !self.commands.retried => {
                 // A peer that just died may still be shown as Primary.
@@ -308,11 +354,28 @@ impl Engine {
                 "the peer is Primary",
                 "on the peer: twinblk secondary RES",
             ),
+            Code::PrimaryNop => code.refuse(
+                format!("the peer could not be fenced: {}", self.fence.complaint),
+                "connect to the peer; or, when it is certain that it does not serve: twinblk primary --force RES",
+            ),
             Code::NoUpToDateDisk => code.refuse(
-                format!("this disk is {}, the connection {}: {}", s.disk, s.connection, self.status.reason),
+                format!(
+                    "this disk is {}, the connection {}: {}{}",
+                    s.disk,
+                    s.connection,
+                    self.status.reason,
+                    self.fence.story()
+                ),
                 "connect to a node with UpToDate data, or, if this is the data to keep: twinblk primary --force RES",
             ),
             _ => code.refuse(self.status.reason.clone(), self.status.hint.clone()),
+        }
+    }
+
+    pub(super) fn fencing_ended_for_command(&mut self) {
+        if self.commands.step == Step::Fencing {
+            self.commands.step = Step::Begin;
+            self.pump_commands();
         }
     }
 
@@ -321,12 +384,20 @@ impl Engine {
         let Step::AskedPeer(wish) = self.commands.step else { return };
         self.emit(Effect::ClearTimer(Timer::CommandRetry));
         if code < 1 {
+            let inner = Code::from_wire(code).unwrap_or(Code::Unknown);
+            if wish == Wish::Disconnect
+                && inner == Code::PrimaryNop
+                && self.state.disk >= D::Outdated
+            {
+                // The Primary there wants this disk Outdated first (session.md 5.3).
+                let mine = Outdating { mine: true, peers: false };
+                return self.ask(Wish::DisconnectOutdating(mine));
+            }
             if matches!(self.commands.running, Some((_, Verb::Down))) {
                 // Asked out of courtesy; it goes down all the same.
                 self.commands.step = Step::Begin;
                 return;
             }
-            let inner = Code::from_wire(code).unwrap_or(Code::Unknown);
             // A peer that is busy as Primary would answer so for ever.
             let once = inner == Code::TwoPrimaries
                 || inner == Code::InTransientState && matches!(wish, Wish::FullSync { .. });
@@ -350,6 +421,12 @@ impl Engine {
                 C::Disconnecting,
                 "disconnected by command",
                 Some(CloseManner::AfterFlush),
+            ),
+            Wish::DisconnectOutdating(outdating) => self.end_session_outdating(
+                C::Disconnecting,
+                "disconnected by command",
+                Some(CloseManner::AfterFlush),
+                outdating,
             ),
             Wish::Verify(wanted) => self.verify_granted(wanted),
             Wish::Detach if self.is_primary() && self.shares_peers_generation() => {
@@ -422,12 +499,19 @@ impl Engine {
                 "disconnect the clients (twinblk status RES lists them), or: twinblk secondary --force RES",
             )));
         }
+        if self.is_frozen() && !force && self.requests_held() {
+            let why = self.freeze_story().map_or_else(String::new, |(why, ..)| why);
+            return self.finish(Err(Code::InTransientState.refuse(
+                format!("I/O is frozen ({why}) and requests wait"),
+                "twinblk resume-io RES; to have them fail: twinblk secondary --force RES",
+            )));
+        }
         self.commands.step = Step::Draining;
-        self.fail_frozen();
         self.go_on_draining();
     }
 
     fn go_on_draining(&mut self) {
+        self.fail_frozen();
         if self.writes_open() || !self.reads.is_empty() || !self.flushes.is_empty() {
             return;
         }
@@ -593,13 +677,12 @@ impl Engine {
                 )));
             }
             self.commands.step = Step::Draining;
-            self.fail_frozen();
             return self.go_on_draining();
         }
         if self.session.is_some() && self.is_connected() && !self.commands.retried {
             // Asked once; a peer that refuses or is silent does not keep a node up.
             self.commands.retried = true;
-            return self.ask(Wish::Disconnect);
+            return self.ask_to_leave();
         }
         if self.session.is_some() {
             self.end_session(C::Disconnecting, "taken down", Some(CloseManner::AfterFlush));

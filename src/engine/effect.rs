@@ -7,8 +7,10 @@ use twinblk_proto::state::State;
 use twinblk_proto::units::SectorRange;
 
 use super::event::{
-    CommandId, DeviceRecord, DiskOpId, ExaminationId, PayloadId, RequestId, SessionId, Time, Timer,
+    CommandId, DeviceRecord, DiskOpId, ExaminationId, HandlerRunId, PayloadId, RequestId,
+    SessionId, Time, Timer,
 };
+use super::handler::Handler;
 
 /// A 4 KiB piece of the bitmap (128 MiB of data).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,6 +158,11 @@ pub enum Effect {
         at: Time,
     },
     ClearTimer(Timer),
+    /// Run the program that is configured for this moment. Answered by `HandlerEnded`.
+    RunHandler {
+        run: HandlerRunId,
+        handler: Handler,
+    },
     /// The state of the resource changed; `reason` is a sentence for the operator.
     StateChanged {
         old: State,

@@ -4,6 +4,8 @@
 use twinblk_proto::packet::{Packet, ReplicationProtocol, SplitBrainPolicy};
 use twinblk_proto::units::SectorRange;
 
+use super::handler::{HandlerOutcome, HandlerSet};
+
 /// Time since an arbitrary start, in microseconds: the only clock the engine knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(pub u64);
@@ -36,6 +38,8 @@ identifier! {
     ExaminationId,
     /// An operator's command that waits for its outcome; chosen by the driver.
     CommandId,
+    /// A run of a handler; chosen by the engine, never reused within a run of the program.
+    HandlerRunId,
 }
 
 /// What a client asks. Ranges are inside the device and a multiple of 512: the NBD layer checked.
@@ -86,6 +90,9 @@ pub struct Settings {
     pub use_rle: bool,
     pub on_io_error: IoErrorPolicy,
     pub on_no_data: NoDataPolicy,
+    pub fencing: FencingPolicy,
+    /// Handlers that are configured.
+    pub handlers: HandlerSet,
     /// Size asked for by the administrator, in sectors; 0 = as large as both disks allow.
     pub user_sectors: u64,
     /// Slots of the activity log.
@@ -105,6 +112,8 @@ pub enum IoErrorPolicy {
     #[default]
     Detach,
     PassOn,
+    /// Run the handler local-io-error, then as `Detach`.
+    CallHandler,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,6 +121,16 @@ pub enum NoDataPolicy {
     #[default]
     IoError,
     SuspendIo,
+}
+
+/// `fencing`: what a node without its peer makes sure of (behaviour.md 6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FencingPolicy {
+    #[default]
+    DontCare,
+    ResourceOnly,
+    /// And I/O is frozen until the peer is fenced.
+    ResourceAndStonith,
 }
 
 /// `rr-conflict`: what to do when a Primary would have to become sync target.
@@ -145,6 +164,8 @@ impl Default for Settings {
             use_rle: true,
             on_io_error: IoErrorPolicy::Detach,
             on_no_data: NoDataPolicy::IoError,
+            fencing: FencingPolicy::DontCare,
+            handlers: HandlerSet::default(),
             user_sectors: 0,
             al_extents: 1237,
             disk_flushes: true,
@@ -242,6 +263,10 @@ pub enum Verb {
     Secondary {
         force: bool,
     },
+    /// Freeze I/O: what clients ask waits, whatever happens.
+    SuspendIo,
+    /// Let I/O go on, whatever froze it.
+    ResumeIo,
     /// The local data is worthless: everything comes from the peer.
     Invalidate,
     /// The peer's data is worthless: it gets everything from here.
@@ -343,6 +368,11 @@ pub enum Event {
         verb: Verb,
     },
     TimerFired(Timer),
+    /// Answers `Effect::RunHandler`.
+    HandlerEnded {
+        run: HandlerRunId,
+        outcome: HandlerOutcome,
+    },
     /// Number of clients that hold the device open, for the check of `secondary`.
     ClientsChanged {
         open: u32,

@@ -51,11 +51,7 @@ impl Engine {
     }
 
     fn flush_has_no_data(&mut self, request: RequestId) {
-        if self.state.suspended_no_data {
-            self.frozen.push((request, ClientOperation::Flush));
-        } else {
-            self.reply_client(request, Err(ClientError::Io));
-        }
+        self.freeze_or_fail(request, ClientOperation::Flush);
     }
 
     pub(super) fn client_flush_done(&mut self, key: u64, failure: Option<DiskFailure>) {
@@ -99,13 +95,20 @@ impl Engine {
         }
     }
 
+    pub(super) fn refuse_flush(&mut self, key: u64) {
+        if let Some(flush) = self.flushes.remove(key) {
+            self.reply_client(flush.request, Err(ClientError::NotPrimary));
+        }
+    }
+
     pub(super) fn advance_flush(&mut self, key: u64) {
         let gate_closed = self.record.gate_is_closed();
         let Some(flush) = self.flushes.get(key) else { return };
         if flush.local == Local::UnderWay || flush.epoch.is_some() {
             return;
         }
-        if gate_closed {
+        let answerable = flush.local == Local::Done || flush.peer_stable;
+        if gate_closed || answerable && self.is_frozen() {
             return self.status.held_flushes.push(key);
         }
         let flush = self.flushes.remove(key).expect("just seen");

@@ -12,6 +12,7 @@ use super::effect::{Effect, NoteLevel};
 use super::event::Generations;
 use super::generation::{Circumstances, compare, same};
 use super::record::AfterBitmap;
+use super::refusal::Code;
 use super::split_brain::{Decision, Situation, decide};
 
 /// Largest request this node takes: the protocol's own limit.
@@ -249,6 +250,8 @@ impl Engine {
             }
             None => self.is_primary(),
         };
+        let session = self.session.as_ref().expect("packets come from the session");
+        let only_asked = connecting && (self.dry_run || session.peer_dry_run);
         if new < self.sectors && has_data && (connecting || sizes.disk_sectors == 0) {
             let why = format!(
                 "The peer's disk size is too small! ({new} < {} sectors): a device with data is \
@@ -256,6 +259,11 @@ impl Engine {
                 self.sectors
             );
             return self.refuse_session(&why, "give the peer a disk of at least the same size");
+        }
+        if only_asked {
+            // Nothing is to change.
+            self.session.as_mut().expect("as above").peer_sizes = Some(sizes);
+            return;
         }
         let grew = new > self.sectors && self.sectors != 0;
         let told = self.sectors;
@@ -364,6 +372,7 @@ impl Engine {
         {
             peer_disk = D::UpToDate;
         }
+        let mut peer_role = peer.role;
         let mut connection = old.connection.max(C::Connected);
         if old.connection == C::VerifyT && peer.connection == C::Connected {
             // The peer has compared all that it wanted.
@@ -376,21 +385,29 @@ impl Engine {
             || old.connection == C::Connected
                 && (peer.disk == D::Negotiating || old.disk == D::Negotiating || asks)
             || session.consider_resync;
+        if old.connection < C::Connected && both_have_data && self.peer_missed_frozen_writes() {
+            return Ok(());
+        }
         if decides && both_have_data {
             self.session.as_mut().expect("checked above").consider_resync = false;
             match self.decide_sync(peer.role, peer_disk) {
                 Some(Decision::NoSync) => connection = C::Connected,
-                Some(Decision::Source { full, why }) => {
+                Some(Decision::Source { full, peer_yields, why }) => {
+                    peer_role = if peer_yields { Role::Secondary } else { peer_role };
                     self.note(NoteLevel::Info, format!("becoming sync source: {why}"));
                     self.prepare_bitmap(full);
                     connection = C::WFBitMapS;
                 }
-                Some(Decision::Target { full, why }) => {
+                Some(Decision::Target { full, yields, why }) => {
+                    if yields {
+                        let why = "demoted: lost the split brain (call-pri-lost-after-sb)";
+                        self.change(why, |s| s.role = Role::Secondary);
+                    }
                     self.note(NoteLevel::Info, format!("becoming sync target: {why}"));
                     self.prepare_bitmap(full);
                     connection = C::WFBitMapT;
                 }
-                Some(Decision::Refuse { why, hint }) => {
+                Some(Decision::Refuse { why, hint, .. }) => {
                     if old.disk == D::Negotiating {
                         self.fail_disk(&why);
                         return Ok(());
@@ -403,11 +420,27 @@ impl Engine {
                         peer_disk = D::Diskless;
                         connection = C::Connected;
                     } else {
-                        self.refuse_session(&why, &hint);
+                        self.refuse_decision(&why, &hint);
                         return Ok(());
                     }
                 }
                 None => return Err("P_STATE of a node with a disk, but no P_UUIDS".into()),
+            }
+        }
+        if old.connection < C::Connected {
+            let session = self.session.as_ref().expect("checked above");
+            if self.dry_run || session.peer_dry_run {
+                // With a disk missing there was nothing to decide.
+                let why = "dry run: would connect without a resync: a disk is missing";
+                self.refuse_decision(why, "twinblk connect RES, without --tentative, does it");
+                return Ok(());
+            }
+            if self.is_primary() && peer_role == Role::Primary {
+                self.refuse_session(
+                    Code::TwoPrimaries.text(),
+                    "on the node that is not to serve: twinblk secondary RES; then connect RES",
+                );
+                return Ok(());
             }
         }
         if old.disk == D::Negotiating && matches!(connection, C::Connected | C::WFBitMapS) {
@@ -431,7 +464,7 @@ impl Engine {
         };
         self.change(reason, |s| {
             s.connection = connection;
-            s.peer = peer.role;
+            s.peer = peer_role;
             s.peer_disk = peer_disk;
             s.paused_peer = peer.paused_after || peer.paused_user;
             if let Some(disk) = my_new_disk {
@@ -471,6 +504,27 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// While I/O was frozen no generation was begun, and the peer, which comes back with this
+    /// node's, misses what was under way: it is not sent again, since a peer that rebooted may have
+    /// lost more than that. The next handshake finds a new generation and the bits
+    /// (behaviour.md 1.7).
+    fn peer_missed_frozen_writes(&mut self) -> bool {
+        let mine = self.record.wanted().generations;
+        let equal = self.peer_generations().is_some_and(|peer| {
+            same(peer.current, mine.current) && peer.bitmap == 0 && mine.bitmap == 0
+        });
+        let due = self.freeze.generation_due && self.is_primary();
+        if !due || !equal || self.state.disk != D::UpToDate || self.bitmap.count() == 0 {
+            return false;
+        }
+        self.freeze.generation_due = false;
+        self.begin_generation();
+        self.update_record();
+        let why = "the peer missed what was under way when I/O froze: connecting again";
+        self.drop_session(C::NetworkFailure, why);
+        true
     }
 
     fn connected_without_sync(&mut self) {
@@ -521,8 +575,12 @@ impl Engine {
             peer_discards_its_data: session.peer_discards
                 || uuids.flags & uuid_flags::DISCARD_MY_DATA != 0,
             dry_run: self.dry_run || session.peer_dry_run,
+            may_demote: self.may_demote_in_handshake(),
         };
         let decision = decide(result.outcome, result.rule, &situation, &self.settings);
+        let earnest = Situation { dry_run: false, ..situation };
+        let would = decide(result.outcome, result.rule, &earnest, &self.settings);
+        self.remember(result.outcome, &would, &earnest);
         self.note(
             NoteLevel::Info,
             format!(

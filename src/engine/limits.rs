@@ -75,6 +75,10 @@ pub const BITMAP_PAGES_PER_WRITE: usize = 256;
 /// A promotion that meets "peer is Primary" looks again once after ping-timeout and this much.
 pub const PROMOTE_RETRY_MARGIN_MS: u64 = 100;
 
+/// Handlers of a resource that may run at once: each of the dozen kinds, and a few again while a slow
+/// one of an earlier connection still runs.
+pub const MAX_HANDLERS_RUNNING: usize = 16;
+
 /// Random numbers kept in stock: one call creates at most two generations.
 pub const RANDOM_STOCK: usize = 4;
 

@@ -25,8 +25,10 @@
 //! | `bitmap_exchange`, `sync_source`, `sync_target` | resync |
 //! | `verify`, `repair` | comparing both disks, and mending what differs |
 //! | `command`, `cluster` | the operator, and agreement with the peer |
+//! | `freeze`, `fencing` | I/O that waits, and why a Primary without its peer must |
+//! | [`handler`] | programs that the administrator wants run |
 //! | `full_sync`, `declare` | invalidate; outdate, new-current-uuid |
-//! | [`status`] | what the operator sees |
+//! | [`status`], [`verdict`] | what the operator sees |
 
 pub mod activity_log;
 mod adjust;
@@ -34,6 +36,7 @@ pub mod bitmap;
 pub mod effect;
 pub mod event;
 pub mod generation;
+pub mod handler;
 pub mod limits;
 pub mod range_lock;
 pub mod refusal;
@@ -41,6 +44,7 @@ pub mod slab;
 pub mod split_brain;
 pub mod state_rules;
 pub mod status;
+pub mod verdict;
 
 mod attach;
 mod bitmap_exchange;
@@ -49,7 +53,9 @@ mod cluster;
 mod command;
 mod declare;
 mod epoch;
+mod fencing;
 mod flush;
+mod freeze;
 mod full_sync;
 mod handshake;
 mod packets;
@@ -139,8 +145,9 @@ pub struct Engine {
     writes: Slab<write::ClientWrite>,
     reads: Slab<read::ClientRead>,
     flushes: Slab<flush::ClientFlush>,
-    /// Requests that wait for data to come back (`susp_nod`).
-    frozen: Vec<(RequestId, ClientOperation)>,
+    freeze: freeze::Freeze,
+    fence: fencing::Fence,
+    sessions_established: u64,
     epochs: epoch::Epochs,
     last_client_request: Time,
 
@@ -163,6 +170,7 @@ pub struct Engine {
 
     clients_open: u32,
     commands: command::Commands,
+    handlers: handler::Handlers,
     status: status::Story,
 }
 
@@ -186,7 +194,9 @@ impl Engine {
             writes: Slab::default(),
             reads: Slab::default(),
             flushes: Slab::default(),
-            frozen: Vec::new(),
+            freeze: freeze::Freeze::default(),
+            fence: fencing::Fence::default(),
+            sessions_established: 0,
             epochs: epoch::Epochs::default(),
             last_client_request: Time::default(),
             peer_writes: Slab::default(),
@@ -204,6 +214,7 @@ impl Engine {
             examinations: Slab::default(),
             clients_open: 0,
             commands: command::Commands::default(),
+            handlers: handler::Handlers::default(),
             status: status::Story::default(),
         }
     }
@@ -243,6 +254,7 @@ impl Engine {
             }
             Event::Commanded { command, verb } => self.commanded(command, verb),
             Event::TimerFired(timer) => self.timer_fired(timer),
+            Event::HandlerEnded { run, outcome } => self.handler_ended(run, &outcome),
             Event::ClientsChanged { open } => self.clients_changed(open),
         }
         effects.append(&mut self.out);
@@ -368,7 +380,7 @@ impl Engine {
 
     fn client_requested(&mut self, request: RequestId, operation: ClientOperation) {
         self.last_client_request = self.now;
-        let open = self.writes.len() + self.reads.len() + self.flushes.len() + self.frozen.len();
+        let open = self.writes.len() + self.reads.len() + self.flushes.len() + self.freeze.len();
         let refused = if !self.is_primary() || self.commands.is_demoting() {
             Some(ClientError::NotPrimary)
         } else if open >= limits::MAX_OPEN_REQUESTS {
@@ -382,9 +394,8 @@ impl Engine {
             }
             return self.reply_client(request, Err(error));
         }
-        if self.state.suspended_no_data {
-            self.frozen.push((request, operation));
-            return;
+        if self.holds_requests() {
+            return self.freeze_request(request, operation);
         }
         self.start_client_operation(request, operation);
     }
@@ -399,13 +410,6 @@ impl Engine {
                 self.client_write(request, range, write::Content::Zeroes { may_unmap }, fua);
             }
             ClientOperation::Flush => self.client_flush(request),
-        }
-    }
-
-    /// Data is back: frozen requests go on (I14).
-    fn thaw(&mut self) {
-        for (request, operation) in std::mem::take(&mut self.frozen) {
-            self.start_client_operation(request, operation);
         }
     }
 }

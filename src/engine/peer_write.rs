@@ -21,6 +21,9 @@ pub(super) struct PeerWrite {
     flags: u32,
     /// None: zero-out.
     payload: Option<PayloadId>,
+    /// The Primary had no disk when it sent this: its disk misses it, whatever happens until this is
+    /// written.
+    only_copy: bool,
     epoch: u64,
     lock: Option<u64>,
     pub(super) logged: bool,
@@ -73,12 +76,17 @@ impl Engine {
         epoch.writes += 1;
         epoch.pending += 1;
         let number = epoch.number;
+        let only_copy = self.holds_the_only_disk();
+        if only_copy {
+            self.bitmap.set_range(write.range.blocks_touched());
+        }
         let key = self.peer_writes.insert(PeerWrite {
             session,
             range: write.range,
             id: write.id,
             flags: write.flags,
             payload,
+            only_copy,
             epoch: number,
             lock: None,
             logged: false,
@@ -121,10 +129,9 @@ impl Engine {
         if !self.local_usable() {
             return self.fail_peer_write(key);
         }
-        if self.holds_the_only_disk() {
+        if write.only_copy {
             // The diskless Primary's disk misses it: this node keeps the log and the bitmap.
             let range = write.range;
-            self.bitmap.set_range(range.blocks_touched());
             let at_once = self.log.acquire(range.extents(), LogOwner::Peer(key));
             let write = self.peer_writes.get_mut(key).expect("just seen");
             write.logged = at_once;
@@ -221,7 +228,16 @@ impl Engine {
         if let Some(lock) = write.lock {
             self.leave_lock(lock);
         }
+        if write.only_copy {
+            self.send_bitmap_if_due();
+        }
         Some(write)
+    }
+
+    /// Writes that an attaching disk misses, but which are not on this one yet: a resync would read
+    /// what they are about to replace.
+    pub(super) fn has_unwritten_only_copies(&self) -> bool {
+        self.peer_writes.iter().any(|(_, write)| write.only_copy)
     }
 
     fn peer_write_left_epoch(&mut self, number: u64, written: bool) {

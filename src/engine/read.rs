@@ -4,7 +4,7 @@ use twinblk_proto::packet::{BlockId, BlockRequest, Packet};
 use twinblk_proto::state::{ConnectionState as C, DiskState as D};
 use twinblk_proto::units::SectorRange;
 
-use super::effect::{ClientError, DiskAction};
+use super::effect::DiskAction;
 use super::event::{ClientOperation, DiskFailure, PayloadId, RequestId, Time};
 use super::limits::MAX_REQUEST_SECTORS;
 use super::{Engine, Purpose};
@@ -51,11 +51,8 @@ impl Engine {
         let Some(read) = self.reads.get_mut(key) else { return };
         if !fit {
             let read = self.reads.remove(key).expect("just seen");
-            return if self.state.suspended_no_data {
-                self.frozen.push((read.request, ClientOperation::Read { range: read.range }));
-            } else {
-                self.reply_client(read.request, Err(ClientError::Io));
-            };
+            let operation = ClientOperation::Read { range: read.range };
+            return self.freeze_or_fail(read.request, operation);
         }
         read.remote = true;
         let request = BlockRequest { range: read.range, id: BlockId(key) };
@@ -70,7 +67,7 @@ impl Engine {
         match result {
             Ok(payload) => {
                 if let Some(read) = self.reads.remove(key) {
-                    self.reply_client(read.request, Ok(payload));
+                    self.answer_read(&read, payload);
                 } else {
                     self.release(payload);
                 }
@@ -84,6 +81,16 @@ impl Engine {
                 }
             }
         }
+    }
+
+    fn answer_read(&mut self, read: &ClientRead, payload: Option<PayloadId>) {
+        if self.is_frozen() {
+            // Another node may write by now: it is read again when I/O goes on.
+            self.release(payload);
+            let operation = ClientOperation::Read { range: read.range };
+            return self.freeze_request(read.request, operation);
+        }
+        self.reply_client(read.request, Ok(payload));
     }
 
     /// The peer answered; `Err` gives the packet back as a protocol error.
@@ -100,13 +107,14 @@ impl Engine {
             return Err(format!("data reply for {:?} that was not asked for", reply.range));
         }
         let read = self.reads.remove(key).expect("just seen");
-        self.reply_client(read.request, Ok(payload));
+        self.answer_read(&read, payload);
         Ok(())
     }
 
     pub(super) fn data_refused(&mut self, key: u64) {
         if let Some(read) = self.reads.remove(key) {
-            self.reply_client(read.request, Err(ClientError::Io));
+            let operation = ClientOperation::Read { range: read.range };
+            self.freeze_or_fail(read.request, operation);
         }
     }
 
@@ -115,13 +123,11 @@ impl Engine {
         for key in self.reads.keys() {
             if self.reads.get(key).is_some_and(|read| read.remote) {
                 let read = self.reads.remove(key).expect("just seen");
-                if self.locally_good(read.range) {
+                if self.locally_good(read.range) && !self.is_frozen() {
                     self.client_read(read.request, read.range);
-                } else if self.state.suspended_no_data {
-                    let operation = ClientOperation::Read { range: read.range };
-                    self.frozen.push((read.request, operation));
                 } else {
-                    self.reply_client(read.request, Err(ClientError::Io));
+                    let operation = ClientOperation::Read { range: read.range };
+                    self.freeze_or_fail(read.request, operation);
                 }
             }
         }

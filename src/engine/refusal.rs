@@ -54,6 +54,7 @@ codes! {
 pub struct Failure(pub i32, pub &'static str);
 
 pub const NO_DISK: Failure = Failure(138, "Device does not have a disk-config");
+pub const NET_CONFIGURED: Failure = Failure(125, "Device has a net-config (use disconnect first).");
 pub const NEED_STANDALONE: Failure = Failure(151, "Need to be StandAlone");
 pub const DISCARD_AS_PRIMARY: Failure = Failure(123, "--discard-my-data not allowed when primary.");
 

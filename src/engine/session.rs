@@ -2,7 +2,7 @@
 
 use twinblk_proto::packet::{Packet, features};
 use twinblk_proto::run_length::BitmapReceiver;
-use twinblk_proto::state::ConnectionState as C;
+use twinblk_proto::state::{ConnectionState as C, DiskState as D, Role};
 
 use super::Engine;
 use super::effect::{CloseManner, Effect, NoteLevel};
@@ -27,12 +27,24 @@ pub(super) struct Session {
     /// Both were Inconsistent and the peer was forced: decide again at its next state.
     pub(super) consider_resync: bool,
     pub(super) bitmap_receiver: Option<BitmapReceiver>,
+    /// The bitmap is sent when the writes that it stands for are on the disk.
+    pub(super) bitmap_due: bool,
+    /// A resync that waits for a before-resync handler.
+    pub(super) held_resync: Option<super::handler::HeldResync>,
     last_heard: Time,
     ping_sent: Option<Time>,
     /// Pings without answer: only the answer to the last one says that all is through.
     pings_open: u32,
     /// Who waits for the answer to a ping.
     pub(super) ping_for: Option<PingPurpose>,
+}
+
+/// Whose disk is Outdated from the end of the connection on: whoever leaves a Primary with fencing
+/// must not come back as one (session.md 5.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Outdating {
+    pub(super) mine: bool,
+    pub(super) peers: bool,
 }
 
 /// Why a ping was sent besides looking for signs of life.
@@ -92,6 +104,7 @@ impl Engine {
             return self.emit(Effect::CloseSession { session: id, manner: CloseManner::Now });
         }
         self.connecting = false;
+        self.sessions_established += 1;
         self.session = Some(Session {
             id,
             version,
@@ -106,6 +119,8 @@ impl Engine {
             my_bits_told: 0,
             consider_resync: false,
             bitmap_receiver: None,
+            bitmap_due: false,
+            held_resync: None,
             last_heard: self.now,
             ping_sent: None,
             pings_open: 0,
@@ -199,17 +214,39 @@ impl Engine {
 
     /// `close`: the sockets are still open and must be closed so.
     pub(super) fn end_session(&mut self, state: C, why: &str, close: Option<CloseManner>) {
+        self.end_session_outdating(state, why, close, Outdating::default());
+    }
+
+    pub(super) fn end_session_outdating(
+        &mut self,
+        state: C,
+        why: &str,
+        close: Option<CloseManner>,
+        outdating: Outdating,
+    ) {
         let Some(session) = &self.session else { return };
         let id = session.id;
         let failed_in_handshake = self.state.connection < C::Connected;
         // A source whose last bit was acknowledged counts as done: the target may believe so
         // already, and must not share its generation with what is written here from now on (I8).
-        self.source_lost_target();
+        let may_have_finished = self.source_lost_target();
         if let Some(manner) = close {
             self.emit(Effect::CloseSession { session: id, manner });
         }
         self.session = None;
-        self.change(why.to_owned(), |s| s.connection = state);
+        self.change(why.to_owned(), |s| {
+            s.connection = state;
+            if may_have_finished {
+                // Not Inconsistent any more, perhaps: what it misses from now on needs a generation.
+                s.peer_disk = D::DUnknown;
+            }
+            if outdating.mine && s.disk > D::Outdated && s.role != Role::Primary {
+                s.disk = D::Outdated;
+            }
+            if outdating.peers {
+                s.peer_disk = D::Outdated;
+            }
+        });
         self.emit(Effect::ClearTimer(Timer::Ping));
         self.emit(Effect::ClearTimer(Timer::RequestTimeout));
         self.end_resync_roles();

@@ -25,15 +25,44 @@ pub struct Situation {
     pub i_discard_my_data: bool,
     pub peer_discards_its_data: bool,
     pub dry_run: bool,
+    /// Nobody holds this Primary's device open, and nothing is under way.
+    pub may_demote: bool,
 }
 
 /// What to do about a new peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     NoSync,
-    Source { full: bool, why: String },
-    Target { full: bool, why: String },
-    Refuse { why: String, hint: String },
+    /// `peer_yields`: the peer, Primary, demotes itself first (call-pri-lost-after-sb).
+    Source {
+        full: bool,
+        peer_yields: bool,
+        why: String,
+    },
+    /// `yields`: this Primary demotes itself first.
+    Target {
+        full: bool,
+        yields: bool,
+        why: String,
+    },
+    Refuse {
+        cause: Cause,
+        why: String,
+        hint: String,
+    },
+}
+
+/// Why two nodes can not go on together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    SplitBrain,
+    /// A policy made this Primary lose a split brain, and it can not demote itself.
+    PrimaryLostAfterSplitBrain,
+    /// This Primary would have to become sync target.
+    PrimaryLost,
+    /// Only asked (`connect --tentative`).
+    DryRun,
+    Other,
 }
 
 /// Applies the fix-ups in the order of session.md 3.2.
@@ -43,12 +72,14 @@ pub fn decide(outcome: Outcome, rule: u32, at: &Situation, settings: &Settings) 
     match outcome {
         Outcome::Unrelated => {
             return refuse(
+                Cause::Other,
                 "Unrelated data, aborting: the two disks share no generation",
                 "if one side may be overwritten as a whole: twinblk down and create-md --force there, then up",
             );
         }
         Outcome::Unsupported => {
             return refuse(
+                Cause::Other,
                 "the peer is too old to decide who is newer after a crash",
                 "upgrade the peer, or connect while both are Secondary",
             );
@@ -74,11 +105,30 @@ pub fn decide(outcome: Outcome, rule: u32, at: &Situation, settings: &Settings) 
     }
 
     // 4. Automatic recovery; 5. the operator's word.
+    let (mut yields, mut peer_yields) = (false, false);
     if matches!(outcome, Outcome::SplitBrain | Outcome::SplitBrainAmbiguous) {
         let ambiguous = outcome == Outcome::SplitBrainAmbiguous;
-        let automatic = (!ambiguous || settings.always_asbp)
-            .then(|| automatic_recovery(at, settings))
-            .flatten();
+        let automatic = match automatic_recovery(at, settings) {
+            _ if ambiguous && !settings.always_asbp => None,
+            Recovery::None => None,
+            Recovery::Decided(verdict) => Some(verdict),
+            Recovery::IYield => {
+                yields = true;
+                Some(Verdict::DiscardMine)
+            }
+            Recovery::PeerYields => {
+                peer_yields = true;
+                Some(Verdict::DiscardPeers)
+            }
+            Recovery::Stuck => {
+                return refuse(
+                    Cause::PrimaryLostAfterSplitBrain,
+                    "Split-Brain detected: this Primary's changes are to be discarded \
+                     (call-pri-lost-after-sb), but its device is in use",
+                    "close what uses the device, then: twinblk secondary RES, connect RES",
+                );
+            }
+        };
         let manual = match (at.i_discard_my_data, at.peer_discards_its_data) {
             (true, false) => Some(Verdict::DiscardMine),
             (false, true) => Some(Verdict::DiscardPeers),
@@ -90,10 +140,12 @@ pub fn decide(outcome: Outcome, rule: u32, at: &Situation, settings: &Settings) 
             (verdict, false, "manually solved")
         } else {
             return refuse(
+                Cause::SplitBrain,
                 "Split-Brain detected but unresolved, dropping connection: both nodes were written \
                  to while apart",
-                "on the node whose changes may be lost: twinblk secondary RES, disconnect RES, \
-                 connect --discard-my-data RES; on the other: connect RES",
+                "on the node whose changes may be lost: twinblk resolve RES --discard-local (or: \
+                 secondary RES, disconnect RES, connect --discard-my-data RES); on the other: \
+                 connect RES",
             );
         };
         why = format!("Split-Brain detected, {how}");
@@ -110,6 +162,7 @@ pub fn decide(outcome: Outcome, rule: u32, at: &Situation, settings: &Settings) 
     let target = matches!(outcome, Outcome::Target | Outcome::TargetFull);
     if source && mine_bad {
         return refuse(
+            Cause::Other,
             "I shall become SyncSource, but I am inconsistent!",
             "make one node the source: twinblk primary --force on the node with the data to keep",
         );
@@ -117,29 +170,41 @@ pub fn decide(outcome: Outcome, rule: u32, at: &Situation, settings: &Settings) 
     if target
         && at.i_am_primary
         && !at.attaching
+        && !yields
         && at.my_disk >= DiskState::Consistent
         && settings.rr_conflict != RoleConflictPolicy::Violently
     {
+        let policy = match settings.rr_conflict {
+            RoleConflictPolicy::CallPriLost => "call-pri-lost",
+            _ => "disconnect",
+        };
         return refuse(
-            "I am Primary and would become SyncTarget (rr-conflict disconnect)",
+            Cause::PrimaryLost,
+            &format!("I am Primary and would become SyncTarget (rr-conflict {policy})"),
             "demote this node first: twinblk secondary RES, then connect RES",
         );
     }
     if at.dry_run {
+        let would = match (source, target) {
+            (true, _) => "become SyncSource",
+            (_, true) => "become SyncTarget",
+            _ => "connect without a resync",
+        };
         return refuse(
-            &format!("dry run: would become {}", if source { "SyncSource" } else { "SyncTarget" }),
+            Cause::DryRun,
+            &format!("dry run: would {would}: {why}"),
             "twinblk connect RES, without --tentative, does it",
         );
     }
     match (source, target) {
-        (true, _) => Decision::Source { full, why },
-        (_, true) => Decision::Target { full, why },
+        (true, _) => Decision::Source { full, peer_yields, why },
+        (_, true) => Decision::Target { full, yields, why },
         _ => Decision::NoSync,
     }
 }
 
-fn refuse(why: &str, hint: &str) -> Decision {
-    Decision::Refuse { why: why.into(), hint: hint.into() }
+fn refuse(cause: Cause, why: &str, hint: &str) -> Decision {
+    Decision::Refuse { cause, why: why.into(), hint: hint.into() }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,25 +213,47 @@ enum Verdict {
     DiscardPeers,
 }
 
+/// What the policies find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recovery {
+    None,
+    Decided(Verdict),
+    /// My changes are discarded, after I demoted myself.
+    IYield,
+    PeerYields,
+    /// I should yield and can not.
+    Stuck,
+}
+
 /// The after-sb policies, by the number of Primaries (session.md 3.3).
-fn automatic_recovery(at: &Situation, settings: &Settings) -> Option<Verdict> {
+fn automatic_recovery(at: &Situation, settings: &Settings) -> Recovery {
     use SplitBrainPolicy::*;
     let without_primary = || zero_primaries(settings.after_sb_0pri, at);
+    let decided = |verdict: Option<Verdict>| verdict.map_or(Recovery::None, Recovery::Decided);
+    // The loser, if it is Primary, steps down first.
+    let loser_steps_down = |verdict: Option<Verdict>| match verdict {
+        None => Recovery::None,
+        Some(Verdict::DiscardMine) if at.i_am_primary && at.may_demote => Recovery::IYield,
+        Some(Verdict::DiscardMine) if at.i_am_primary => Recovery::Stuck,
+        Some(Verdict::DiscardPeers) if at.peer_is_primary => Recovery::PeerYields,
+        Some(verdict) => Recovery::Decided(verdict),
+    };
     match (at.i_am_primary, at.peer_is_primary) {
-        (false, false) => without_primary(),
+        (false, false) => decided(without_primary()),
         (true, true) => match settings.after_sb_2pri {
-            Violently => without_primary(),
-            _ => None,
+            Violently => decided(without_primary()),
+            CallPriLost => loser_steps_down(without_primary()),
+            _ => Recovery::None,
         },
         (i_am_primary, _) => {
             let discard_secondary =
                 if i_am_primary { Verdict::DiscardPeers } else { Verdict::DiscardMine };
             match settings.after_sb_1pri {
-                Consensus => without_primary().filter(|&verdict| verdict == discard_secondary),
-                DiscardSecondary => Some(discard_secondary),
-                Violently => without_primary(),
-                CallPriLost => without_primary().filter(|&verdict| verdict == discard_secondary),
-                _ => None,
+                Consensus => decided(without_primary().filter(|&found| found == discard_secondary)),
+                DiscardSecondary => Recovery::Decided(discard_secondary),
+                Violently => decided(without_primary()),
+                CallPriLost => loser_steps_down(without_primary()),
+                _ => Recovery::None,
             }
         }
     }
@@ -202,86 +289,5 @@ fn zero_primaries(policy: SplitBrainPolicy, at: &Situation) -> Option<Verdict> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at() -> Situation {
-        Situation {
-            my_disk: DiskState::UpToDate,
-            peer_disk: DiskState::UpToDate,
-            attaching: false,
-            i_am_primary: false,
-            peer_is_primary: false,
-            resolve: false,
-            my_dirty_bits: 5,
-            peer_dirty_bits: 9,
-            i_was_primary: true,
-            peer_was_primary: true,
-            i_discard_my_data: false,
-            peer_discards_its_data: false,
-            dry_run: false,
-        }
-    }
-
-    fn is_source(decision: &Decision) -> bool {
-        matches!(decision, Decision::Source { .. })
-    }
-
-    fn is_target(decision: &Decision) -> bool {
-        matches!(decision, Decision::Target { .. })
-    }
-
-    #[test]
-    fn split_brain_is_never_merged_without_a_word() {
-        let settings = Settings::default();
-        for outcome in [Outcome::SplitBrain, Outcome::SplitBrainAmbiguous] {
-            assert!(matches!(decide(outcome, 90, &at(), &settings), Decision::Refuse { .. }));
-            let mine = Situation { i_discard_my_data: true, ..at() };
-            assert!(is_target(&decide(outcome, 90, &mine, &settings)));
-            let peers = Situation { peer_discards_its_data: true, ..at() };
-            assert!(is_source(&decide(outcome, 90, &peers, &settings)));
-            let both = Situation { i_discard_my_data: true, ..peers };
-            assert!(matches!(decide(outcome, 90, &both, &settings), Decision::Refuse { .. }));
-        }
-    }
-
-    #[test]
-    fn an_inconsistent_disk_is_always_the_target() {
-        let settings = Settings::default();
-        let bad = Situation { my_disk: DiskState::Inconsistent, ..at() };
-        assert!(is_target(&decide(Outcome::Source, 70, &bad, &settings)));
-        let peers = Situation { peer_disk: DiskState::Inconsistent, ..at() };
-        assert!(is_source(&decide(Outcome::TargetFull, 60, &peers, &settings)));
-        let both = Situation { peer_disk: DiskState::Inconsistent, ..bad };
-        assert!(matches!(decide(Outcome::Source, 70, &both, &settings), Decision::Refuse { .. }));
-    }
-
-    #[test]
-    fn a_primary_with_good_data_does_not_become_target() {
-        let settings = Settings::default();
-        let primary = Situation { i_am_primary: true, ..at() };
-        assert!(matches!(
-            decide(Outcome::Target, 50, &primary, &settings),
-            Decision::Refuse { .. }
-        ));
-    }
-
-    #[test]
-    fn automatic_policies() {
-        let least = Settings {
-            after_sb_0pri: SplitBrainPolicy::DiscardLeastChanges,
-            after_sb_1pri: SplitBrainPolicy::Consensus,
-            ..Settings::default()
-        };
-        assert!(is_target(&decide(Outcome::SplitBrain, 90, &at(), &least)));
-        let primary = Situation { i_am_primary: true, ..at() };
-        assert!(
-            matches!(decide(Outcome::SplitBrain, 90, &primary, &least), Decision::Refuse { .. }),
-            "consensus does not discard a Primary"
-        );
-        let secondary = Situation { peer_is_primary: true, ..at() };
-        assert!(is_target(&decide(Outcome::SplitBrain, 90, &secondary, &least)));
-        let equal = Situation { my_dirty_bits: 9, resolve: true, ..at() };
-        assert!(is_target(&decide(Outcome::SplitBrain, 90, &equal, &least)));
-    }
-}
+#[path = "split_brain_tests.rs"]
+mod tests;

@@ -6,6 +6,7 @@ use twinblk_proto::state::{ConnectionState as C, DiskState as D, State};
 use super::Engine;
 use super::effect::ActivityLogUpdate;
 use super::event::{DeviceRecord, Generations};
+use super::verdict::{SplitBrain, Verdict};
 pub use super::verify::Verified;
 
 /// Counters as in /proc/drbd; sizes in sectors.
@@ -72,6 +73,14 @@ pub struct Status {
     /// Epochs not yet stable on the peer.
     pub epochs_open: u64,
     pub log_extents_active: u64,
+    /// What the last handshake decided, or would have (`connect --tentative`).
+    pub verdict: Option<Verdict>,
+    /// Met by the last handshake and not resolved.
+    pub split_brain: Option<SplitBrain>,
+    /// Why I/O is frozen, what ends that, and for how long it has been (microseconds).
+    pub frozen: Option<(String, String, u64)>,
+    /// Names of the handlers that run now.
+    pub handlers_running: Vec<&'static str>,
 }
 
 /// The engine's memory of what to tell, and of work that is held for a moment.
@@ -99,6 +108,8 @@ pub(super) struct Story {
     /// This disk was a resync source when its node crashed: the target may have finished without
     /// this node hearing of it, and then shares its generation.
     pub(super) may_share_generation: bool,
+    pub(super) verdict: Option<Verdict>,
+    pub(super) split_brain: Option<SplitBrain>,
     pub(super) bitmap_scratch: Option<Vec<u64>>,
 }
 
@@ -113,6 +124,7 @@ impl Story {
         }
         if new.connection >= C::Connected {
             self.hint.clear();
+            self.split_brain = None;
         }
     }
 }
@@ -160,11 +172,15 @@ impl Engine {
             record: (self.state.disk >= D::Negotiating).then(|| self.record.wanted()),
             counters,
             agreed: self.session.as_ref().map(|session| (session.version, session.features)),
-            requests_open: (requests + self.frozen.len()) as u64,
+            requests_open: (requests + self.freeze.len()) as u64,
             disk_operations: self.ops.len() as u64,
             peer_writes_open: self.peer_writes.len() as u64,
             epochs_open: self.epochs.len() as u64,
             log_extents_active: self.log.active() as u64,
+            verdict: self.status.verdict.clone(),
+            split_brain: self.status.split_brain,
+            frozen: self.freeze_story(),
+            handlers_running: self.handlers.names(),
         }
     }
 

@@ -7,7 +7,9 @@ use twinblk_proto::units::SectorRange;
 
 use super::Engine;
 use super::effect::NoteLevel;
-use super::event::{SessionId, Time};
+use super::event::{Generations, SessionId, Time};
+use super::generation::same;
+use super::handler::{Handler, HeldResync};
 use super::record::{AfterBitmap, AfterRecord};
 
 #[derive(Debug, Default)]
@@ -19,10 +21,35 @@ pub(super) struct Source {
 }
 
 impl Engine {
+    /// Both have the union of the bitmaps; the handler may have a say.
     pub(super) fn begin_as_source(&mut self) {
+        if !self.hold_resync(Handler::BeforeResyncSource, HeldResync::Source) {
+            self.become_source();
+        }
+    }
+
+    pub(super) fn become_source(&mut self) {
+        if !matches!(self.state.connection, C::WFBitMapS | C::StartingSyncS) {
+            // The disk of one of the nodes went while the handler ran.
+            return;
+        }
         let random = self.random();
         let mut uuid = 0;
-        self.record.edit(|record| uuid = record.generations.begin_as_source(random));
+        let peer = self.peer_generations().map(|peer| peer.current);
+        self.record.edit(|record| {
+            let knows = |mine: &Generations| {
+                let [younger, older] = mine.history;
+                let all = [mine.current, mine.bitmap, younger, older];
+                peer.is_some_and(|peer| all.into_iter().any(|one| same(one, peer)))
+            };
+            let knew = knows(&record.generations);
+            uuid = record.generations.begin_as_source(random);
+            if knew && !knows(&record.generations) {
+                // A target that never hears of the new identifier must be found again: without its
+                // generation the next comparison would call the two unrelated.
+                record.generations.history[1] = peer.expect("it was found");
+            }
+        });
         self.source =
             Source { total_blocks: self.bitmap.count(), started: self.now, identifier_sent: false };
         let text = format!("began resync as SyncSource, {} blocks differ", self.bitmap.count());
@@ -69,16 +96,21 @@ impl Engine {
             s.connection = C::Connected;
             s.peer_disk = D::UpToDate;
         });
+        if self.fences() {
+            self.run_handler(Handler::UnfencePeer);
+        }
     }
 
     /// The connection ends while this node is source. With every block confirmed the target may
     /// have finished without this node hearing of it: the identifiers must say so, or what is
     /// written here from now on would carry the generation that the target shares (I8).
-    pub(super) fn source_lost_target(&mut self) {
+    pub(super) fn source_lost_target(&mut self) -> bool {
         let source = matches!(self.state.connection, C::SyncSource | C::PausedSyncS);
-        if source && self.bitmap.count() == 0 && self.source.identifier_sent {
+        let may_have_finished = source && self.bitmap.count() == 0 && self.source.identifier_sent;
+        if may_have_finished {
             self.record.edit(|record| record.generations.clear_bitmap());
         }
         self.source.identifier_sent = false;
+        may_have_finished
     }
 }

@@ -18,6 +18,7 @@ use twinblk_proto::units::SectorRange;
 
 use super::effect::{DiskAction, Effect, NoteLevel};
 use super::event::{DiskFailure, PayloadId, SessionId, Time, Timer};
+use super::handler::{Handler, HeldResync};
 use super::limits::{
     APPLICATION_BUSY_MS, RESYNC_BUSY_WINDOW_BYTES, RESYNC_CHECKPOINT_MS, RESYNC_EXTENT_BLOCKS,
     RESYNC_REQUEST_BLOCKS, RESYNC_WINDOW_BYTES,
@@ -43,6 +44,9 @@ pub(super) struct ResyncBlock {
     /// None: zeroes.
     payload: Option<PayloadId>,
     lock: Option<u64>,
+    /// Of the request that this answers, when its session ended before the write did: a client's
+    /// write that waits for it must not overtake the old data on its way to the disk.
+    request_lock: Option<u64>,
     submitted: bool,
 }
 
@@ -80,6 +84,20 @@ impl Engine {
         if self.state.connection != C::WFSyncUUID {
             return Err(format!("P_SYNC_UUID in state {}", self.state.connection));
         }
+        if self.session.as_ref().is_some_and(|session| session.held_resync.is_some()) {
+            return Err("a second P_SYNC_UUID".into());
+        }
+        if !self.hold_resync(Handler::BeforeResyncTarget, |run| HeldResync::Target { run, uuid }) {
+            self.become_target(uuid);
+        }
+        Ok(())
+    }
+
+    pub(super) fn become_target(&mut self, uuid: u64) {
+        if self.state.connection != C::WFSyncUUID {
+            // The disk went while the handler ran.
+            return;
+        }
         let primary = self.is_primary();
         self.record.edit(|record| record.generations.begin_as_target(uuid, primary));
         self.target = Target {
@@ -98,7 +116,6 @@ impl Engine {
         // Inconsistent, before the first block comes.
         self.write_all_pages(AfterBitmap::StartTarget(session));
         self.set_timer(Timer::Resync, RESYNC_CHECKPOINT_MS);
-        Ok(())
     }
 
     pub(super) fn target_is_ready(&mut self, session: SessionId) {
@@ -131,6 +148,9 @@ impl Engine {
         }
         for key in std::mem::take(&mut self.status.held_peer_writes) {
             self.begin_peer_write(key);
+        }
+        if self.is_frozen() {
+            return;
         }
         for key in std::mem::take(&mut self.status.held_for_target) {
             self.start_write(key);
@@ -237,7 +257,14 @@ impl Engine {
             return Err(format!("resync data for {range:?} that was not asked for"));
         }
         let session = self.session.as_ref().expect("packets come from the session").id;
-        let block = ResyncBlock { session, range, payload, lock: None, submitted: false };
+        let block = ResyncBlock {
+            session,
+            range,
+            payload,
+            lock: None,
+            request_lock: None,
+            submitted: false,
+        };
         let key = self.target.writes.insert(block);
         let (lock, granted) = self.locks.join(range, Kind::TargetWrite, key);
         self.target.writes.get_mut(key).expect("just inserted").lock = Some(lock);
@@ -267,7 +294,7 @@ impl Engine {
     pub(super) fn resync_write_done(&mut self, key: u64, failure: Option<DiskFailure>) {
         let Some(block) = self.target.writes.remove(key) else { return };
         self.release(block.payload);
-        if let Some(lock) = block.lock {
+        for lock in [block.lock, block.request_lock].into_iter().flatten() {
             self.leave_lock(lock);
         }
         if !self.is_session(block.session) {
@@ -360,6 +387,7 @@ impl Engine {
             s.connection = C::Connected;
             s.disk = D::UpToDate;
         });
+        self.run_handler(Handler::AfterResyncTarget);
         self.after_record(super::record::AfterRecord::TargetFinished(session));
     }
 
@@ -388,7 +416,14 @@ impl Engine {
         self.target.finish = Finish::No;
         self.target.bytes_under_way = 0;
         for (_, request) in std::mem::take(&mut self.target.requests) {
-            self.leave_lock(request.lock);
+            let on_its_way = self.target.writes.keys().into_iter().find(|key| {
+                let block = self.target.writes.get(*key).expect("listed");
+                block.submitted && block.range == request.range
+            });
+            match on_its_way.and_then(|key| self.target.writes.get_mut(key)) {
+                Some(block) => block.request_lock = Some(request.lock),
+                None => self.leave_lock(request.lock),
+            }
         }
         for key in self.target.writes.keys() {
             if !self.target.writes.get(key).expect("listed").submitted {

@@ -12,8 +12,8 @@ use twinblk_proto::packet::{BlockId, Packet, ReplicationProtocol, Write, dp_flag
 use twinblk_proto::state::{ConnectionState as C, DiskState as D};
 use twinblk_proto::units::SectorRange;
 
-use super::effect::{ClientError, DiskAction, Effect};
-use super::event::{ClientOperation, DiskFailure, PayloadId, RequestId, Time};
+use super::effect::{ClientError, DiskAction};
+use super::event::{DiskFailure, PayloadId, RequestId, Time};
 use super::limits::{MAX_REQUEST_SECTORS, MAX_ZERO_SECTORS};
 use super::range_lock::Kind;
 use super::{Engine, LogOwner, Purpose};
@@ -107,7 +107,7 @@ impl Engine {
     pub(super) fn start_write(&mut self, key: u64) {
         let Some(write) = self.writes.get(key) else { return };
         let extents = write.range.extents();
-        if self.holds_writes() {
+        if self.holds_writes() || self.is_frozen() {
             // Neither the peer nor the disk being attached would remember what it misses now, and
             // a mixture of old and new must not be on a disk that calls itself Consistent (I3): a
             // few round trips later all is in order.
@@ -245,32 +245,30 @@ impl Engine {
         )
     }
 
-    /// Neither disk is there: freeze or fail (on-no-data-accessible).
+    /// Neither disk is there: it waits for one, or fails (on-no-data-accessible).
     fn write_has_no_data(&mut self, key: u64) {
-        let Some(write) = self.writes.remove(key) else { return };
-        let operation = match write.content {
-            Content::Data(payload) => {
-                ClientOperation::Write { range: write.range, payload, fua: write.fua }
-            }
-            Content::Zeroes { may_unmap } => {
-                ClientOperation::Zero { range: write.range, may_unmap, fua: write.fua }
-            }
-        };
-        if write.logged {
+        let Some(mut write) = self.writes.remove(key) else { return };
+        if std::mem::take(&mut write.logged) {
             self.log_release(write.range);
+        }
+        if self.is_frozen() && !write.answered {
+            // A client may have read it from a disk that is gone: nothing that overlaps comes before
+            // it is done again. Its number is new, since the peer may still speak of the old one.
+            write.started = false;
+            (write.local, write.remote) = (Local::None, Remote::None);
+            self.replay_ended(key);
+            let key = self.writes.insert(write);
+            self.replay_later(key);
+            return self.status.held_for_target.push(key);
         }
         if let Some(lock) = write.lock {
             self.leave_lock(lock);
         }
-        if write.answered {
-            return;
-        }
-        if self.state.suspended_no_data {
-            self.frozen.push((write.request, operation));
-        } else {
+        if !write.answered {
             self.release_content(write.content);
             self.reply_client(write.request, Err(ClientError::Io));
         }
+        self.replay_ended(key);
     }
 
     fn release_content(&mut self, content: Content) {
@@ -342,8 +340,9 @@ impl Engine {
 
     pub(super) fn advance_write(&mut self, key: u64) {
         let gate_closed = self.record.gate_is_closed();
+        let frozen = self.is_frozen();
         let disk_is_good = self.state.disk == D::UpToDate;
-        let Some(write) = self.writes.get_mut(key) else { return };
+        let Some(write) = self.writes.get(key) else { return };
         if !write.started || write.local == Local::UnderWay {
             return;
         }
@@ -364,14 +363,10 @@ impl Engine {
             if !local_good && !remote_good {
                 return self.write_has_no_data(key);
             }
-            write.answered = true;
-            let (request, content) = (write.request, write.content);
-            let lock = write.lock.take();
-            self.release_content(content);
-            self.reply_client(request, Ok(None));
-            if let Some(lock) = lock {
-                self.leave_lock(lock);
+            if frozen {
+                return self.status.held_writes.push(key);
             }
+            self.answer_write(key, Ok(()));
         }
         let Some(write) = self.writes.get(key) else { return };
         if matches!(write.remote, Remote::None | Remote::Stable) {
@@ -379,6 +374,42 @@ impl Engine {
             if write.logged {
                 self.log_release(write.range);
             }
+        }
+    }
+
+    fn answer_write(&mut self, key: u64, result: Result<(), ClientError>) {
+        let Some(write) = self.writes.get_mut(key) else { return };
+        write.answered = true;
+        let (request, content) = (write.request, write.content);
+        let lock = write.lock.take();
+        self.release_content(content);
+        self.reply_client(request, result.map(|()| None));
+        if let Some(lock) = lock {
+            self.leave_lock(lock);
+        }
+        self.replay_ended(key);
+    }
+
+    /// The node stops being Primary while answers wait: the disks may have the writes or not.
+    pub(super) fn refuse_held_answers(&mut self) {
+        for key in std::mem::take(&mut self.status.held_for_target) {
+            if self.writes.get(key).is_some_and(|write| !write.started) {
+                self.answer_write(key, Err(ClientError::NotPrimary));
+                if let Some(write) = self.writes.remove(key)
+                    && write.logged
+                {
+                    self.log_release(write.range);
+                }
+            }
+        }
+        for key in std::mem::take(&mut self.status.held_writes) {
+            if self.writes.get(key).is_some_and(|write| !write.answered) {
+                self.answer_write(key, Err(ClientError::NotPrimary));
+                self.advance_write(key);
+            }
+        }
+        for key in std::mem::take(&mut self.status.held_flushes) {
+            self.refuse_flush(key);
         }
     }
 
@@ -416,17 +447,5 @@ impl Engine {
 
     pub(super) fn writes_open(&self) -> bool {
         self.writes.iter().any(|(_, write)| !write.answered)
-    }
-}
-
-impl super::Engine {
-    /// Announces clients' writes that were held or frozen as failed: the node stops being Primary.
-    pub(super) fn fail_frozen(&mut self) {
-        for (request, operation) in std::mem::take(&mut self.frozen) {
-            if let ClientOperation::Write { payload, .. } = operation {
-                self.release(Some(payload));
-            }
-            self.emit(Effect::ReplyClient { request, result: Err(ClientError::NotPrimary) });
-        }
     }
 }

@@ -35,6 +35,8 @@ pub struct PairOptions {
     pub net: String,
     /// Lines for the `disk` section.
     pub disk: String,
+    /// Further sections of the resource.
+    pub sections: String,
     /// External metadata in files of their own.
     pub external_metadata: bool,
     /// A primary becomes a block device of the machine.
@@ -48,6 +50,7 @@ impl Default for PairOptions {
             size_bytes: 64 << 20,
             net: String::new(),
             disk: String::new(),
+            sections: String::new(),
             external_metadata: false,
             attach: false,
         }
@@ -185,11 +188,13 @@ impl Pair {
     disk {{
         {disk}
     }}
+    {sections}
 {alice}{bob}}}
 ",
             protocol = self.options.protocol,
             net = self.options.net,
             disk = self.options.disk,
+            sections = self.options.sections,
             alice = host(&self.alice),
             bob = host(&self.bob),
         )

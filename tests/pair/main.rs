@@ -8,6 +8,8 @@ mod bad_input;
 mod drbdadm;
 mod failover;
 mod first_sync;
+mod freeze;
+mod handlers;
 mod kills;
 mod refusal_table;
 mod refusals;

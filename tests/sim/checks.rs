@@ -1,7 +1,8 @@
 //! The invariants that compare both machines: what their disks hold, what their durable metadata
 //! says about it, and what the clients were promised.
 
-use twinblk::engine::event::DeviceRecord;
+use twinblk::engine::event::{DeviceRecord, FencingPolicy};
+use twinblk_proto::packet::SplitBrainPolicy;
 use twinblk_proto::packet::{BlockId, Packet, ReplicationProtocol};
 use twinblk_proto::state::{ConnectionState, DiskState, Role, State};
 use twinblk_proto::units::{BLOCK_SECTORS, SectorRange};
@@ -131,7 +132,12 @@ impl<E: Subject> World<E> {
         let machine = &self.nodes[node];
         let Some(engine) = &machine.engine else { return };
         let durable = machine.metadata.record();
-        let local = machine.disk_open && machine.state().disk >= DiskState::Inconsistent;
+        let state = machine.state();
+        // A resync target is promoted with its source's data.
+        let served_by_peer = state.connection >= ConnectionState::Connected
+            && state.disk < DiskState::UpToDate
+            && state.peer_disk == DiskState::UpToDate;
+        let local = machine.disk_open && state.disk >= DiskState::Inconsistent && !served_by_peer;
         if local {
             let current = generations::plain(engine.record().generations.current);
             if !durable.primary || generations::plain(durable.generations.current) != current {
@@ -155,6 +161,12 @@ impl<E: Subject> World<E> {
             self.oracle.lineage_mut(node).set_initial(initial);
         } else if peer_is_primary || local && !self.may_be_promoted(node) {
             self.note(node, format_args!("goes its own way"));
+            let stonith = self.swarm.settings.fencing == FencingPolicy::ResourceAndStonith;
+            let stale = peer_is_primary || !self.claims_newest(node);
+            if stonith && stale && !self.nodes[node].forced {
+                let text = format!("node {node} was promoted beside the other, past the fence");
+                return self.violate(Invariant::I5, text);
+            }
             self.statistics.split_brains += 1;
             self.oracle.fork(node);
             // What it holds may be older than anything its lineage still remembers.
@@ -208,7 +220,12 @@ impl<E: Subject> World<E> {
 
     /// A resync begins: the data of `target` will be overwritten by that of `source`.
     fn check_resync(&mut self, source: usize, target: usize) {
-        let granted = self.oracle.discard_granted == Some(target);
+        let settings = &self.swarm.settings;
+        let policies = [settings.after_sb_0pri, settings.after_sb_1pri, settings.after_sb_2pri];
+        let by_policy = self.swarm.actors
+            && policies.iter().any(|policy| *policy != SplitBrainPolicy::Disconnect);
+        let granted = self.oracle.discard_granted == Some(target)
+            || by_policy && self.oracle.lineages_differ();
         if self.oracle.lineages_differ() {
             let [source_diverged, target_diverged] =
                 [source, target].map(|node| self.oracle.lineage(node).diverged);

@@ -18,6 +18,7 @@ mod agenda;
 mod checks;
 mod fake;
 mod faults;
+mod handlers;
 mod link;
 mod medium;
 mod metadata;

@@ -1,7 +1,7 @@
 //! The operator, or what stands in for one: attaches and connects what started, keeps one node
 //! Primary, moves the role when its holder is gone, and resolves split brain.
 
-use twinblk::engine::event::{CommandId, Verb};
+use twinblk::engine::event::{CommandId, FencingPolicy, Verb};
 use twinblk_proto::state::{ConnectionState, DiskState};
 
 use crate::random::{Random, Stream};
@@ -71,6 +71,7 @@ impl Operator {
 impl<E: Subject> World<E> {
     pub fn operator_tick(&mut self) {
         self.collect_outcomes();
+        self.suspension_tick();
         for node in 0..2 {
             self.keep_configured(node);
         }
@@ -261,7 +262,7 @@ impl<E: Subject> World<E> {
             let other = 1 - primary;
             let apart = self.nodes[other].state().connection < ConnectionState::WFReportParams;
             let tempted = unfenced && !self.operator.calm && self.operator.random.percent(2);
-            if tempted && apart && self.nodes[other].is_running() && self.nodes[other].has_data() {
+            if tempted && apart && self.nodes[other].is_running() && self.is_promotable(other) {
                 self.ask(other, Verb::Primary { force: false });
             }
             return;
@@ -277,7 +278,7 @@ impl<E: Subject> World<E> {
         let candidate = |world: &Self, node: usize| {
             let machine = &world.nodes[node];
             let right = world.may_be_promoted(node) || unfenced && !world.operator.calm;
-            machine.is_running() && machine.has_data() && right
+            machine.is_running() && world.is_promotable(node) && right
         };
         let intended = self.operator.intended;
         let patience_us = if self.operator.calm { 500_000 } else { 2_000_000 };
@@ -288,6 +289,13 @@ impl<E: Subject> World<E> {
             self.operator.intended = 1 - intended;
             self.ask(1 - intended, Verb::Primary { force: false });
         }
+    }
+
+    /// With fencing a disk is only Consistent until the peer, or the handler, has spoken.
+    fn is_promotable(&self, node: usize) -> bool {
+        let fences = self.swarm.settings.fencing != FencingPolicy::DontCare;
+        let consistent = self.nodes[node].state().disk == DiskState::Consistent;
+        self.nodes[node].has_data() || fences && consistent
     }
 
     /// Two disks that were just created: one is declared good.

@@ -122,6 +122,7 @@ impl<E: Subject> World<E> {
                 self.nodes[node].timers.remove(&timer);
             }
             Effect::StateChanged { .. } => {}
+            Effect::RunHandler { run, handler } => self.run_handler(node, run, handler),
         }
     }
 

@@ -2,7 +2,9 @@
 
 use twinblk::engine::Engine;
 
-use crate::scenarios::{crashes, generations, network, resync, verbs, verify};
+use crate::scenarios::{
+    crashes, freeze, generations, handlers, network, policies, resync, verbs, verify,
+};
 use crate::seeds;
 
 macro_rules! tests {
@@ -56,6 +58,16 @@ tests! {
     network::switchover_and_back,
     network::no_data_is_an_error,
     network::a_secondary_answers_no_client,
+    freeze::suspended_io_waits_for_resume,
+    freeze::a_lost_peer_is_fenced_before_anything_is_answered,
+    freeze::a_broken_fence_leaves_io_frozen,
+    freeze::a_fenced_node_is_not_promoted,
+    freeze::promotion_fences_first,
+    freeze::a_restarted_node_asks_before_it_is_promoted,
+    freeze::a_graceful_disconnect_outdates_the_secondary,
+    freeze::requests_wait_for_data,
+    handlers::a_resync_waits_for_its_handlers,
+    handlers::a_handler_may_refuse_a_resync,
     verbs::invalidate_copies_everything,
     verbs::an_interrupted_invalidate_goes_on_the_same_way,
     verbs::alone_one_side_is_invalidated,
@@ -63,6 +75,10 @@ tests! {
     verbs::the_first_sync_is_skipped,
     verbs::skipping_the_first_sync_may_be_interrupted,
     verbs::a_new_generation_by_command,
+    policies::policies_without_a_primary,
+    policies::policies_with_one_primary,
+    policies::policies_with_two_primaries,
+    policies::a_tentative_connect_changes_nothing,
     seeds::seeds_hold_every_invariant,
     seeds::seeds_are_deterministic,
     seeds::planted_bugs_are_found,

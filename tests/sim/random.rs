@@ -19,6 +19,8 @@ pub enum Stream {
     Crash,
     Generations,
     Verbs,
+    /// Administrators' programs: their presence, and what they do.
+    Handlers,
 }
 
 fn mix(value: u64) -> u64 {

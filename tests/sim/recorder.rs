@@ -78,6 +78,7 @@ pub struct Statistics {
     pub disk_errors: u64,
     pub sessions: u64,
     pub resyncs: u64,
+    pub handlers: u64,
     pub failovers: u64,
     pub promotions: u64,
     pub split_brains: u64,
@@ -107,6 +108,7 @@ impl Statistics {
         self.disk_errors += other.disk_errors;
         self.sessions += other.sessions;
         self.resyncs += other.resyncs;
+        self.handlers += other.handlers;
         self.failovers += other.failovers;
         self.promotions += other.promotions;
         self.split_brains += other.split_brains;
@@ -123,7 +125,7 @@ impl fmt::Display for Statistics {
             f,
             "{} seeds, {} simulated s: {} events, {} effects, {} requests; {} kills, {} power \
              losses, {} pauses, {} cuts, {} disk errors; {} sessions, {} resyncs ({} blocks), {} \
-             blocks verified, {} promotions, {} failovers, {} split brains",
+             blocks verified, {} promotions, {} failovers, {} split brains, {} handlers",
             self.seeds,
             self.simulated_s,
             self.events,
@@ -141,6 +143,7 @@ impl fmt::Display for Statistics {
             self.promotions,
             self.failovers,
             self.split_brains,
+            self.handlers,
         )
     }
 }

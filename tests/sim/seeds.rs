@@ -26,6 +26,11 @@ const REGRESSIONS: &[u64] = &[
     1_000_074, // I7: the source's own copy was in its cache when its bits were cleared
     1_000_089, // I11: resync data waited for a client that waited for it
     1_000_196, // I7: a log kept for a diskless Primary lost its flag before its bits
+    1_000_059, // I8: a Primary went on from its own disk in a generation that its peer had left
+    1_000_195, // I11: a full sync pushed its target's generation out of the history
+    1_000_248, // I7: a write for a diskless Primary was applied after its bitmap was sent
+    1_000_272, // I10: no generation for a peer that came back diskless to a frozen Primary
+    1_000_283, // I10: a target that may have finished was still taken for Inconsistent
     2_000_005, // I10: a source crashed before it heard of the end, and was promoted alone
     2_000_081, // I10: the same
 ];

@@ -3,6 +3,7 @@
 
 use twinblk::engine::effect::Effects;
 use twinblk::engine::event::{DeviceRecord, Event, Settings, Time};
+use twinblk::engine::verdict::Verdict;
 use twinblk_proto::state::State;
 
 pub trait Subject {
@@ -18,6 +19,7 @@ pub trait Subject {
     fn out_of_sync_blocks(&self) -> u64;
     fn is_out_of_sync(&self, block: u64) -> bool;
     fn resync_blocks_moved(&self) -> u64;
+    fn verdict(&self) -> Option<Verdict>;
 }
 
 impl Subject for twinblk::engine::Engine {
@@ -59,5 +61,9 @@ impl Subject for twinblk::engine::Engine {
 
     fn resync_blocks_moved(&self) -> u64 {
         self.resync_blocks_moved()
+    }
+
+    fn verdict(&self) -> Option<Verdict> {
+        self.status().verdict
     }
 }

@@ -1,8 +1,9 @@
 //! What a run is like: every seed draws its own mixture of workload and faults, many of them absent
 //! (swarm testing). Rates are per million of a fault tick.
 
-use twinblk::engine::event::Settings;
-use twinblk_proto::packet::ReplicationProtocol;
+use twinblk::engine::event::{FencingPolicy, NoDataPolicy, RoleConflictPolicy, Settings};
+use twinblk::engine::handler::Handler;
+use twinblk_proto::packet::{ReplicationProtocol, SplitBrainPolicy};
 use twinblk_proto::units::EXTENT_SECTORS;
 
 use crate::link::Quality;
@@ -39,6 +40,8 @@ pub struct Rates {
     pub disk_error: u32,
     pub command: u32,
     pub switchover: u32,
+    /// The operator suspends I/O for a while.
+    pub suspend_io: u32,
     /// One of two good copies is declared worthless.
     pub invalidate: u32,
 }
@@ -56,6 +59,7 @@ impl Rates {
         disk_error: 0,
         command: 0,
         switchover: 0,
+        suspend_io: 0,
         invalidate: 0,
     };
 }
@@ -172,6 +176,25 @@ impl Swarm {
         settings.use_rle = random.percent(70);
         settings.max_epoch_size = *random.pick(&[20, 2048]);
         settings.max_buffers = *random.pick(&[32, 2048]);
+        let mut handlers = Random::new(seed, Stream::Handlers, 0);
+        if handlers.percent(30) {
+            settings.handlers = Handler::ALL.iter().copied().collect();
+            settings.fencing = *handlers.pick(&[
+                FencingPolicy::DontCare,
+                FencingPolicy::ResourceOnly,
+                FencingPolicy::ResourceAndStonith,
+                FencingPolicy::ResourceAndStonith,
+            ]);
+        }
+        if protocol == ReplicationProtocol::A
+            && settings.fencing == FencingPolicy::ResourceAndStonith
+        {
+            settings.fencing = FencingPolicy::ResourceOnly;
+        }
+        if handlers.percent(25) {
+            settings.on_no_data = NoDataPolicy::SuspendIo;
+        }
+        let suspend_io = if handlers.percent(20) { 40_000 } else { 0 };
         let slow_link = random.percent(30);
         let slow_disk = random.percent(30);
         let mut rate = |percent: u32, high: u64| -> u32 {
@@ -189,11 +212,13 @@ impl Swarm {
             disk_error: rate(25, 40_000),
             command: rate(40, 80_000),
             switchover: rate(40, 60_000),
+            suspend_io,
             invalidate: {
                 let mut own = Random::new(seed, Stream::Verbs, 1);
                 if own.percent(20) { own.skewed(3_000, 40_000) as u32 } else { 0 }
             },
         };
+        draw_policies(&mut settings, seed);
         let faults_ms = random.between(5_000, 60_000);
         let clients = random.between(1, 3);
         let requests = random.between(300, 2000);
@@ -243,6 +268,29 @@ impl Swarm {
             healing_ms: HEALING_MS,
         }
     }
+}
+
+/// Policies of automatic recovery, in a third of the seeds. A Primary never loses under the eyes of
+/// its clients here: `rr-conflict violently` has scenarios of its own.
+fn draw_policies(settings: &mut Settings, seed: u64) {
+    use SplitBrainPolicy::*;
+    let mut own = Random::new(seed, Stream::Verbs, 2);
+    if !own.percent(33) {
+        return;
+    }
+    settings.after_sb_0pri = *own.pick(&[
+        Disconnect,
+        DiscardYoungerPrimary,
+        DiscardOlderPrimary,
+        DiscardZeroChanges,
+        DiscardLeastChanges,
+    ]);
+    settings.after_sb_1pri =
+        *own.pick(&[Disconnect, Consensus, DiscardSecondary, Violently, CallPriLost]);
+    settings.after_sb_2pri = *own.pick(&[Disconnect, Violently, CallPriLost]);
+    settings.always_asbp = own.percent(50);
+    settings.rr_conflict =
+        *own.pick(&[RoleConflictPolicy::Disconnect, RoleConflictPolicy::CallPriLost]);
 }
 
 /// Shorter times than DRBD's defaults, so that failures are noticed within few events.

@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use twinblk::engine::effect::{Effect, Refusal};
-use twinblk::engine::event::{CommandId, DiskFailure, Event, LossCause, Timer, Verb};
+use twinblk::engine::event::{CommandId, DiskFailure, Event, HandlerRunId, LossCause, Timer, Verb};
+use twinblk::engine::handler::HandlerOutcome;
 
 use crate::agenda::Agenda;
 use crate::faults::Faults;
+use crate::handlers::Programs;
 use crate::link::{Delivered, Delivery, Link, Segment, Socket};
 use crate::medium::Loss;
 use crate::node::{Crash, Node};
@@ -36,6 +38,7 @@ pub enum Item {
     Deliver(Delivery),
     SendTimeout { session: u64, from: usize, socket: Socket, epoch: u64 },
     ClientTick { client: usize },
+    HandlerEnds { node: usize, incarnation: u64, run: HandlerRunId, outcome: HandlerOutcome },
     OperatorTick,
     FaultTick,
     Heal { from: usize, socket: Socket, number: u64 },
@@ -64,6 +67,7 @@ pub struct World<E> {
     pub clients: Clients,
     pub operator: Operator,
     pub faults: Faults,
+    pub programs: Programs,
     pub disk_random: Random,
     pub link_random: Random,
     pub crash_random: Random,
@@ -108,6 +112,7 @@ impl<E: Subject> World<E> {
             clients: Clients::new(seed, &swarm),
             operator: Operator::new(seed, &swarm),
             faults: Faults::new(seed, &swarm),
+            programs: Programs::new(seed),
             disk_random: Random::new(seed, Stream::Disk, 0),
             link_random: Random::new(seed, Stream::Link, 0),
             crash_random: Random::new(seed, Stream::Crash, 0),
@@ -213,6 +218,11 @@ impl<E: Subject> World<E> {
             Item::Deliver(delivery) => self.deliver(&delivery),
             Item::SendTimeout { session, from, socket, epoch } => {
                 self.send_timeout(session, from, socket, epoch);
+            }
+            Item::HandlerEnds { node, incarnation, run, outcome } => {
+                if self.nodes[node].incarnation == incarnation {
+                    self.input(node, Event::HandlerEnded { run, outcome });
+                }
             }
             Item::ClientTick { client } => self.client_tick(client),
             Item::OperatorTick => self.operator_tick(),

@@ -61,12 +61,7 @@ resource drbd {{
     let warned: Vec<&str> = config.warnings.list.iter().map(|known| &*known.message).collect();
     assert_eq!(
         warned,
-        [
-            "handler 'pri-on-incon-degr' has no effect yet",
-            "handler 'pri-lost-after-sb' has no effect yet",
-            "handler 'local-io-error' has no effect yet",
-            "'c-min-rate' has no effect yet",
-        ]
+        ["handler 'pri-lost-after-sb' has no effect yet", "'c-min-rate' has no effect yet",]
     );
 }
 

@@ -66,6 +66,11 @@ fn words_that_are_not_known() {
         "did you mean 'split-brain'?",
     );
     assert_mistake(
+        &resource_with("net { protocol A; } disk { fencing resource-and-stonith; }"),
+        "f:7: fencing resource-and-stonith needs protocol B or C",
+        "with protocol A answered writes may be lost with the fenced Primary",
+    );
+    assert_mistake(
         &resource_with("syncer { size 5; }"),
         "f:7: unknown option 'size' in section 'syncer'",
         "belongs into section 'disk'",
@@ -280,7 +285,11 @@ fn warnings_do_not_keep_a_file_from_loading() {
         parsed(&resource_with(extra)).warnings.list.into_iter().map(|known| known.message).collect()
     };
     assert!(warnings("").is_empty());
-    assert_eq!(warnings("disk { fencing resource-only; }"), ["'fencing' has no effect yet"]);
+    assert_eq!(warnings("net { transport rdma; }"), ["'transport' has no effect yet"]);
+    assert_eq!(
+        warnings("disk { fencing resource-only; }"),
+        ["fencing without a handler fence-peer: a node without its peer is stuck"]
+    );
     assert!(warnings("disk { fencing dont-care; c-min-rate 250; }").is_empty(), "as it is anyway");
     assert_eq!(
         warnings("net { timeout 50; timeout 60; }"),

@@ -1,8 +1,11 @@
 //! Stories with a name: one thing happens, at one moment, and the outcome is known (testing.md 5).
 
 pub mod crashes;
+pub mod freeze;
 pub mod generations;
+pub mod handlers;
 pub mod network;
+pub mod policies;
 pub mod resync;
 pub mod stage;
 pub mod verbs;
