@@ -175,7 +175,7 @@ impl Engine {
     pub(super) fn refuse_session(&mut self, why: &str, hint: &str) {
         self.note(NoteLevel::Error, why.to_owned());
         self.status.hint = hint.to_owned();
-        self.end_session(C::Disconnecting, why, Some(CloseManner::AfterFlush));
+        self.end_session(C::Disconnecting, why, Some(CloseManner::Refused));
     }
 
     /// `close`: the sockets are still open and must be closed so.
