@@ -196,6 +196,7 @@ impl Engine {
         self.end_resync_roles();
         self.generation_came();
         self.status.held_state = None;
+        self.status.held_sync_uuid = None;
         self.drop_peer_writes();
         self.drop_peer_reads();
         self.drop_held_comparisons();

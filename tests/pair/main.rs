@@ -9,4 +9,5 @@ mod refusals;
 mod resync;
 mod split_brain;
 mod tools;
+mod verbs;
 mod verify;

@@ -18,6 +18,7 @@ pub enum Stream {
     Faults,
     Crash,
     Generations,
+    Verbs,
 }
 
 fn mix(value: u64) -> u64 {

@@ -5,4 +5,5 @@ pub mod generations;
 pub mod network;
 pub mod resync;
 pub mod stage;
+pub mod verbs;
 pub mod verify;
