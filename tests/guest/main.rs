@@ -21,4 +21,5 @@ mod resync;
 mod roles;
 mod split_brain;
 mod takeover;
+mod verify;
 mod writes;
