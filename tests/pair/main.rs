@@ -3,8 +3,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-mod failover;
 mod first_sync;
+mod kills;
 mod refusals;
 mod resync;
 mod split_brain;
