@@ -331,6 +331,7 @@ impl Engine {
             Timer::Resync => self.resync_timer(),
             Timer::EpochIdle => self.epoch_timer(),
             Timer::CommandRetry => self.command_timer(),
+            Timer::Repair => self.repair_timer(),
         }
     }
 }
