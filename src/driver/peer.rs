@@ -192,7 +192,7 @@ impl Peer {
         if self.current.as_ref().is_some_and(|current| current.id == id) {
             let current = self.current.take().expect("checked above");
             // The rest of the conversation goes on by itself; nobody waits for it.
-            let _ = current.session.close(manner == CloseManner::AfterFlush);
+            let _ = current.session.close(manner);
         }
     }
 

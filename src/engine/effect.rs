@@ -81,6 +81,8 @@ pub struct Refusal {
 pub enum CloseManner {
     /// Send what is queued, then close.
     AfterFlush,
+    /// Likewise, and the peer gets the time to come to the same decision from the same packets.
+    Refused,
     /// Close at once.
     Now,
 }

@@ -319,6 +319,8 @@ pub enum Timer {
     EpochIdle,
     /// Try a command again that met a transient state.
     CommandRetry,
+    /// Ask a kernel peer for the blocks that a verify found.
+    Repair,
 }
 
 /// Everything that can happen to a resource.

@@ -52,6 +52,11 @@ pub const RESYNC_BUSY_WINDOW_BYTES: u64 = 512 << 10;
 /// differs is looked at block by block afterwards. A kernel peer counts requests, one a block.
 pub const VERIFY_REQUEST_BLOCKS: u64 = RESYNC_REQUEST_BLOCKS;
 
+/// How long a kernel peer is left alone after a verify before it is asked for a repair: it runs its
+/// out-of-sync handler and writes its bitmap then, and a resync that begins meanwhile makes it
+/// queue a second use of the bitmap over the first. Its handler takes a few tens of milliseconds.
+pub const REPAIR_SETTLE_MS: u64 = 2000;
+
 /// Verify requests under way at once, whatever their size: 1024 blocks of 4 KiB are 4 MiB.
 pub const MAX_VERIFY_REQUESTS: usize = 1024;
 

@@ -14,7 +14,8 @@ use twinblk_proto::state::{ConnectionState as C, DiskState as D, Role};
 
 use super::Engine;
 use super::effect::{NoteLevel, Refusal};
-use super::event::{RepairFrom, SessionId};
+use super::event::{RepairFrom, SessionId, Timer};
+use super::limits::REPAIR_SETTLE_MS;
 use super::record::AfterRecord;
 use super::refusal::Code;
 
@@ -48,8 +49,27 @@ impl Engine {
         s.connection == C::Connected && s.disk == D::UpToDate && s.peer_disk == D::UpToDate
     }
 
-    /// A comparison is over.
-    pub(super) fn repair(&mut self, from: RepairFrom) {
+    /// A comparison is over. A kernel that would be the source needs a moment first.
+    pub(super) fn begin_repair(&mut self) {
+        let Some(from) = self.verify.repair else { return };
+        let twins = self.session.as_ref().is_some_and(super::session::Session::peer_is_twinblk);
+        if !twins && self.is_repair_source(from) == Ok(false) {
+            return self.set_timer(Timer::Repair, REPAIR_SETTLE_MS);
+        }
+        self.verify.repair = None;
+        self.repair(from);
+    }
+
+    /// A verify that was begun meanwhile ends with the repair itself.
+    pub(super) fn repair_timer(&mut self) {
+        if self.state.connection != C::VerifyS
+            && let Some(from) = self.verify.repair.take()
+        {
+            self.repair(from);
+        }
+    }
+
+    fn repair(&mut self, from: RepairFrom) {
         if self.bitmap.count() == 0 || !self.may_repair() {
             return;
         }

@@ -209,7 +209,7 @@ impl Engine {
     pub(super) fn refuse_session(&mut self, why: &str, hint: &str) {
         self.note(NoteLevel::Error, why.to_owned());
         self.status.hint = hint.to_owned();
-        self.end_session(C::Disconnecting, why, Some(CloseManner::AfterFlush));
+        self.end_session(C::Disconnecting, why, Some(CloseManner::Refused));
     }
 
     /// `close`: the sockets are still open and must be closed so.
@@ -368,6 +368,7 @@ impl Engine {
             Timer::Resync => self.resync_timer(),
             Timer::EpochIdle => self.epoch_timer(),
             Timer::CommandRetry => self.command_timer(),
+            Timer::Repair => self.repair_timer(),
         }
     }
 }

@@ -468,9 +468,7 @@ impl Engine {
         let text = format!("Online verify found {} 4k block out of sync!", self.verify.found);
         self.change(text, |s| s.connection = C::Connected);
         self.send_state();
-        if let Some(from) = self.verify.repair.take() {
-            self.repair(from);
-        }
+        self.begin_repair();
     }
 
     /// The state left VerifyS or VerifyT, for whatever reason.

@@ -29,6 +29,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
+pub use crate::engine::effect::CloseManner;
 pub use crate::engine::event::{HandshakeFailure, LossCause};
 pub use handshake::{Established, establish};
 pub use random::{Random, SystemRandom};

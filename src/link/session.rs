@@ -27,7 +27,7 @@ use super::integrity::Integrity;
 use super::reader::Reader;
 use super::sender::{SendError, Sender};
 use super::settings::LinkSettings;
-use super::{LinkEvent, LossCause};
+use super::{CloseManner, LinkEvent, LossCause};
 use crate::buffer::{Account, BufferPool, Payload};
 
 /// What the tasks of a session share.
@@ -203,18 +203,17 @@ impl Session {
         }
     }
 
-    /// Ends the session; no further event is heard. `after_flush`: what is queued is sent first,
-    /// and the peer gets the time to read it. Ignoring what is returned is fine unless the
+    /// Ends the session; no further event is heard. Ignoring what is returned is fine unless the
     /// process is about to end.
-    pub fn close(mut self, after_flush: bool) -> Closing {
-        if !after_flush {
+    pub fn close(mut self, manner: CloseManner) -> Closing {
+        if manner == CloseManner::Now {
             return Closing(None);
         }
         self.shut_down_on_drop = false;
         let core = self.core.clone();
         let limit = self.close_limit;
         Closing(Some(spawn_local(async move {
-            let _ = timeout(limit, flush_and_part(&core, limit)).await;
+            let _ = timeout(limit, flush_and_part(&core, limit, manner)).await;
         })))
     }
 }
@@ -245,13 +244,19 @@ impl Closing {
 
 /// Closing a socket with unread bytes in it resets the connection, and what the peer has not yet
 /// received is lost. So: send everything, say that no more comes, read until the peer closes too.
-async fn flush_and_part(core: &Core, limit: Duration) {
+async fn flush_and_part(core: &Core, limit: Duration, manner: CloseManner) {
     let (meta, data) = tokio::join!(
         core.meta_sender.drain(limit, Some(1)),
         core.data_sender.drain(limit, Some(1))
     );
     if meta.is_err() || data.is_err() {
         return;
+    }
+    // The kernel gives up when its meta socket ends, with what it has not looked at yet, and would
+    // go on connecting rather than stand alone with a reason of its own (session.md 1.1, 6.5).
+    if manner == CloseManner::Refused {
+        let _ = SockRef::from(&*core.data).shutdown(Shutdown::Write);
+        read_to_end(&core.data).await;
     }
     core.shut_down(Shutdown::Write);
     tokio::join!(read_to_end(&core.meta), read_to_end(&core.data));

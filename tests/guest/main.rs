@@ -24,4 +24,5 @@ mod resync;
 mod roles;
 mod split_brain;
 mod takeover;
+mod verify;
 mod writes;

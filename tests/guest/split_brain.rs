@@ -30,9 +30,9 @@ fn assert_refused_by_both(lab: &Lab) {
         status.reason.to_lowercase().contains("split") && status.hint.contains("discard-my-data")
     });
     assert_ne!(status.connection.as_str(), "Connected");
-    lab.kernel.wait("no connection", |status| {
-        matches!(status.connection.as_str(), "StandAlone" | "WFConnection")
-    });
+    // It comes to the same decision from what we said before we parted.
+    lab.kernel.wait("standing alone", |status| status.connection == "StandAlone");
+    assert!(lab.kernel.log().contains("Split-Brain detected but unresolved"), "the kernel knows");
     assert_ne!(lab.differing(), Vec::<u64>::new(), "nothing was merged");
     lab.disconnect_both();
 }

@@ -1,6 +1,9 @@
 //! Receive budget, closing, and many packets at once.
 
+use tokio::time::timeout;
+
 use super::*;
+use crate::link::CloseManner;
 
 /// Payloads that nobody lets go of stop the data socket, not the meta socket; letting go resumes.
 #[test]
@@ -74,7 +77,7 @@ fn close_after_flush_delivers_everything() {
             listener.session.send_data(&write(number, &data), Some(payload(&data)));
         }
         listener.session.flush();
-        let closing = closer.session.close(true);
+        let closing = closer.session.close(CloseManner::AfterFlush);
         let mut replied = false;
         let mut next = 0;
         let cause = loop {
@@ -101,7 +104,7 @@ fn close_now_and_drop_end_the_session_at_once() {
     run(async {
         let settings = two_settings().0;
         let (closer, mut listener) = two_nodes(&settings, &settings).await;
-        closer.session.close(false).finished().await;
+        closer.session.close(CloseManner::Now).finished().await;
         assert!(matches!(listener.lost().await, LossCause::BrokenPipe(_)));
         let (closer, mut listener) = two_nodes(&settings, &settings).await;
         let Node { session, mut events } = closer;
@@ -117,8 +120,29 @@ fn closing_has_a_limit() {
     run(async {
         let settings = LinkSettings { send_timeout: Duration::from_millis(50), ..two_settings().0 };
         let (node, bare) = node_and_bare(&settings).await;
-        node.session.close(true).finished().await;
+        node.session.close(CloseManner::AfterFlush).finished().await;
         drop(bare);
+    });
+}
+
+/// A refused peer reads all that was said before anything else ends.
+#[test]
+fn a_refused_peer_sees_the_meta_socket_end_last() {
+    run(async {
+        let settings = two_settings().0;
+        let (node, bare) = node_and_bare(&settings).await;
+        node.session.send_data(&Packet::UnplugRemote, None);
+        let closing = node.session.close(CloseManner::Refused);
+        let Bare { mut data, mut meta } = bare;
+        let mut said = Vec::new();
+        data.read_to_end(&mut said).await.expect("the end of the data socket");
+        assert_eq!(said, bytes_with(&Packet::UnplugRemote, &[], &[]));
+        let early = timeout(Duration::from_millis(50), meta.read_u8()).await;
+        assert!(early.is_err(), "still open while the peer thinks: {early:?}");
+        drop(data);
+        assert_eq!(meta.read_to_end(&mut said).await.expect("the end"), 0);
+        drop(meta);
+        closing.finished().await;
     });
 }
 
