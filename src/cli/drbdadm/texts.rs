@@ -48,7 +48,8 @@ pub(super) fn usage(verb: Option<&VerbSpec>) -> String {
             let last = VERBS.iter().position(|spec| spec.name == SHOWN).unwrap_or(VERBS.len() - 1);
             for pair in VERBS[..=last].chunks(2) {
                 let line: String = pair.iter().map(|spec| format!(" {:<34}", spec.name)).collect();
-                out += &format!("{line}\n");
+                // The original ends each line with a space.
+                out += &format!("{line} \n");
             }
         }
     }
