@@ -68,6 +68,8 @@ fn setting() -> impl Strategy<Value = (Section, String)> {
         let value = match spec.kind {
             Kind::Flag => ["", "yes", "no"][number as usize % 3].to_owned(),
             Kind::Number { min, max, .. } => (min + number % (max - min + 1)).to_string(),
+            // Only right beside protocol B or C.
+            Kind::Choice(_) if spec.name == "fencing" => "resource-only".to_owned(),
             Kind::Choice(words) => words[number as usize % words.len()].to_owned(),
             Kind::Text { .. } => format!("\"{escaped}\""),
             Kind::Words => "alice".to_owned(),
