@@ -227,9 +227,12 @@ impl Attachment {
             }
             let (index, patience) = (device.index, patience(device.request_s));
             let identifier = self.identifier.clone();
-            let sockets =
-                off_thread(move || kernel::reconnect(index, missing, patience, &identifier))
-                    .await?;
+            let asked =
+                off_thread(move || kernel::reconnect(index, missing, patience, &identifier)).await;
+            let sockets = match asked {
+                Ok(sockets) => sockets,
+                Err(error) => return if has_ended(index).await { Ok(true) } else { Err(error) },
+            };
             taken = sockets.len();
             device.was_served |= taken > 0;
             self.hand_over(exports, export.clone(), index, sockets);
@@ -464,6 +467,18 @@ impl Attachment {
 #[derive(Debug)]
 pub(super) struct Released<'a> {
     _place: tokio::sync::MutexGuard<'a, Option<Device>>,
+}
+
+/// Whether a device that refuses sockets is one that somebody else is ending just now.
+async fn has_ended(index: u32) -> bool {
+    let limit = Instant::now() + PROBE_LIMIT;
+    while kernel::is_set_up(index) {
+        if Instant::now() > limit {
+            return false;
+        }
+        sleep(PROBE_PAUSE).await;
+    }
+    true
 }
 
 /// Until the driver has no connection of the kernel any more.

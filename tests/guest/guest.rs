@@ -47,6 +47,8 @@ pub fn in_guest<Body: FnOnce()>(disks: &[&str], body: Body) {
     if output.status.code() == Some(SKIPPED) {
         return print!("{said}");
     }
+    // Set apart, so that nobody counts the results in there as tests of this program.
+    let said: String = said.lines().map(|line| format!("  {line}\n")).collect();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "in the guest: {}\n{said}{errors}", output.status);
     assert!(said.contains("test result: ok. 1 passed"), "not the one test: {test}\n{said}");
