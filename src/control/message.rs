@@ -62,6 +62,9 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         from: Option<String>,
     },
+    /// Hold a resync on.
+    PauseSync,
+    ResumeSync,
     /// One status response.
     Status,
     /// A status response now and after every change, until the client closes.

@@ -288,6 +288,7 @@ impl Engine {
             Purpose::PeerEpochFlush { session, epoch } => {
                 self.peer_epoch_flushed(session, epoch, result.err());
             }
+            Purpose::ChecksumRead(key) => self.checksum_read_done(key, result),
             Purpose::VerifyRead(key) => self.verify_read_done(key, result),
             Purpose::ResyncWrite(key) => self.resync_write_done(key, result.err()),
             Purpose::DataFlush(then) => self.data_flushed(then, result.err()),

@@ -83,6 +83,7 @@ impl Engine {
         if old.connection == C::WFReportParams && new.connection >= C::Connected {
             self.send_state();
         }
+        self.tell_pause(old, new);
         if became(D::Failed) && self.session.is_some() {
             self.send_state();
         }
@@ -106,7 +107,12 @@ impl Engine {
             && new.peer_disk < D::Inconsistent
             && old.peer != Role::Primary
             && new.peer == Role::Primary;
-        if (lost_contact || diskless_peer_promoted)
+        // A Primary gets its disk back and has no peer: the peer's copy went out of sight while this
+        // node had none of its own to note it.
+        let attached_alone = old.disk < D::Inconsistent
+            && new.role == Role::Primary
+            && new.connection < C::Connected;
+        if (lost_contact || diskless_peer_promoted || attached_alone)
             && new.disk == D::UpToDate
             && self.record.wanted().generations.bitmap == 0
         {

@@ -144,6 +144,18 @@ impl Engine {
             Verb::Verify { start, stop, repair } => {
                 self.begin_verify_command(Wanted { start, stop, repair });
             }
+            Verb::PauseSync => {
+                let result = self.pause_sync(true);
+                self.finish(result);
+            }
+            Verb::ResumeSync => {
+                let result = self.pause_sync(false);
+                self.finish(result);
+            }
+            Verb::AwaitOthers { waits } => {
+                self.await_others(waits);
+                self.finish(Ok(()));
+            }
             Verb::Down => self.down(),
         }
     }

@@ -5,6 +5,7 @@ mod common;
 
 mod failover;
 mod first_sync;
+mod order;
 mod refusals;
 mod resync;
 mod split_brain;

@@ -265,4 +265,8 @@ impl Subject for Fake {
     fn resync_blocks_moved(&self) -> u64 {
         0
     }
+
+    fn resync_blocks_equal(&self) -> u64 {
+        0
+    }
 }

@@ -14,6 +14,7 @@ pub struct Faults {
     random: Random,
     /// Until when things go wrong.
     pub until_us: u64,
+    pub maintenance: Random,
     /// Operations of a disk that are still to fail.
     failing: [u32; 2],
 }
@@ -23,6 +24,7 @@ impl Faults {
         Self {
             random: Random::new(seed, Stream::Faults, 0),
             until_us: 1_000_000 + swarm.faults_ms * 1000,
+            maintenance: Random::new(seed, Stream::Maintenance, 0),
             failing: [0; 2],
         }
     }
@@ -88,6 +90,7 @@ impl<E: Subject> World<E> {
         if self.faults.random.chance(rates.switchover) {
             self.operator.switch_over = true;
         }
+        self.maintain();
         if self.faults.random.percent(10) {
             self.check_coverage();
             self.check_equal();

@@ -18,6 +18,7 @@ pub enum Stream {
     Faults,
     Crash,
     Generations,
+    Maintenance,
 }
 
 fn mix(value: u64) -> u64 {

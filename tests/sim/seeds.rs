@@ -28,6 +28,8 @@ const REGRESSIONS: &[u64] = &[
     1_000_196, // I7: a log kept for a diskless Primary lost its flag before its bits
     2_000_005, // I10: a source crashed before it heard of the end, and was promoted alone
     2_000_081, // I10: the same
+    1_000_120, // I4: a verify compared behind a write that came after the answer
+    1_000_191, // I1: answered for a peer that was gone when its generation was awaited no more
 ];
 /// Fresh seeds of an ordinary test run.
 const FRESH: u64 = 300;

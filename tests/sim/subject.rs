@@ -18,6 +18,7 @@ pub trait Subject {
     fn out_of_sync_blocks(&self) -> u64;
     fn is_out_of_sync(&self, block: u64) -> bool;
     fn resync_blocks_moved(&self) -> u64;
+    fn resync_blocks_equal(&self) -> u64;
 }
 
 impl Subject for twinblk::engine::Engine {
@@ -59,5 +60,9 @@ impl Subject for twinblk::engine::Engine {
 
     fn resync_blocks_moved(&self) -> u64 {
         self.resync_blocks_moved()
+    }
+
+    fn resync_blocks_equal(&self) -> u64 {
+        self.resync_blocks_equal()
     }
 }

@@ -39,6 +39,8 @@ pub struct Rates {
     pub disk_error: u32,
     pub command: u32,
     pub switchover: u32,
+    pub verify: u32,
+    pub pause_sync: u32,
 }
 
 impl Rates {
@@ -54,6 +56,8 @@ impl Rates {
         disk_error: 0,
         command: 0,
         switchover: 0,
+        verify: 0,
+        pause_sync: 0,
     };
 }
 
@@ -101,6 +105,8 @@ pub struct Swarm {
     pub faults_ms: u64,
     /// Both nodes know that the other is a twinblk node too.
     pub twins: bool,
+    /// At the end differences are planted, to be found and mended.
+    pub plants: bool,
     /// Actors of the world act by themselves; off in scenarios.
     pub actors: bool,
     /// Longest that healing may take after the faults.
@@ -149,6 +155,7 @@ impl Swarm {
             rates: Rates::NONE,
             faults_ms: 0,
             twins: false,
+            plants: false,
             actors: false,
             healing_ms: HEALING_MS,
         }
@@ -186,6 +193,7 @@ impl Swarm {
             disk_error: rate(25, 40_000),
             command: rate(40, 80_000),
             switchover: rate(40, 60_000),
+            ..Rates::NONE
         };
         let faults_ms = random.between(5_000, 60_000);
         let clients = random.between(1, 3);
@@ -196,6 +204,14 @@ impl Swarm {
         let extents = *random.pick(&[1, 2, 3, 9, 12]);
         // An odd end now and then: the last block of the device is short.
         let odd = if random.percent(20) { random.below(EXTENT_SECTORS / 2) } else { 0 };
+        let mut maintenance = Random::new(seed, Stream::Maintenance, 1);
+        if maintenance.percent(30) {
+            settings.csums_alg = "sha1".to_owned();
+        }
+        let verify = if maintenance.percent(30) { 40_000 } else { 0 };
+        let pause_sync = if maintenance.percent(30) { 40_000 } else { 0 };
+        let rates = Rates { verify, pause_sync, ..rates };
+        let plants = maintenance.percent(30);
         Self {
             settings,
             device_sectors: extents * EXTENT_SECTORS - odd,
@@ -232,6 +248,7 @@ impl Swarm {
             rates,
             faults_ms,
             twins: false,
+            plants,
             actors: true,
             healing_ms: HEALING_MS,
         }

@@ -72,6 +72,8 @@ pub struct World<E> {
     pub sabotage: Option<Sabotage>,
     /// Blocks that a test changed on one of the disks.
     pub planted: BTreeSet<u64>,
+    /// Blocks that a verify called different.
+    pub found: BTreeSet<u64>,
     pub violation: Option<Violation>,
     /// A scenario stops here: before the node performs an effect that this picks.
     pub breakpoint: Option<Breakpoint>,
@@ -115,6 +117,7 @@ impl<E: Subject> World<E> {
             statistics: Statistics { seeds: 1, ..Statistics::default() },
             sabotage: None,
             planted: BTreeSet::new(),
+            found: BTreeSet::new(),
             violation: None,
             breakpoint: None,
             broke: false,

@@ -4,5 +4,6 @@ pub mod crashes;
 pub mod generations;
 pub mod network;
 pub mod resync;
+pub mod resync_forms;
 pub mod stage;
 pub mod verify;
