@@ -104,6 +104,32 @@ pub(super) enum Verb {
         #[command(flatten)]
         on: Resources,
     },
+    /// Throw the local data away: everything is copied from the peer
+    Invalidate {
+        /// Do not ask
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        on: Resources,
+    },
+    /// Throw the peer's data away: everything is copied to it
+    InvalidateRemote {
+        /// Do not ask
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        on: Resources,
+    },
+    /// Mark the local data as no longer the newest
+    Outdate(Resources),
+    /// Begin a new generation of the data
+    NewCurrentUuid {
+        /// Declare the peer equal: of two new disks, none is copied
+        #[arg(long)]
+        clear_bitmap: bool,
+        #[command(flatten)]
+        on: Resources,
+    },
     /// Attach the local disk
     Attach(Resources),
     /// Detach the local disk
@@ -190,7 +216,7 @@ pub(super) enum Verb {
     },
     /// Take all resources down and end the daemon
     Shutdown,
-    /// See it on this machine: two nodes, a killed primary, nothing lost; no root needed
+    /// See it on this machine: two nodes, a killed primary, nothing lost; without root
     Demo {
         /// Leave the pair running, and say how to play with it
         #[arg(long)]
@@ -362,6 +388,10 @@ mod tests {
             "down",
             "primary",
             "secondary",
+            "invalidate",
+            "invalidate-remote",
+            "outdate",
+            "new-current-uuid",
             "connect",
             "disconnect",
             "attach",

@@ -39,6 +39,11 @@ fn request(verb: &Verb) -> Option<(&'static str, &[String], Command)> {
         Verb::Secondary { force, on } => {
             ("secondary", &on.resources, Command::Secondary { force: *force })
         }
+        Verb::NewCurrentUuid { clear_bitmap, on } => (
+            "new-current-uuid",
+            &on.resources,
+            Command::NewCurrentUuid { clear_bitmap: *clear_bitmap },
+        ),
         Verb::Verify { start, stop, repair, from, on } => {
             let (start, stop, repair, from) = (*start, *stop, *repair, from.clone());
             ("verify", &on.resources, Command::Verify { start, stop, repair, from })
@@ -90,15 +95,15 @@ fn unreachable_daemon(context: &Context, error: &ClientError) -> Outcome {
 }
 
 /// The resources that a verb is for, each with whether the configuration has it.
-struct Targets {
-    names: Vec<String>,
+pub(super) struct Targets {
+    pub names: Vec<String>,
     /// Absent when it does not load; then only the daemon knows what there is.
-    config: Option<Config>,
+    pub config: Option<Config>,
 }
 
 /// Without a configuration, what is up can still be controlled: in the night of a failure, a typing
 /// mistake in a file must not stand between the administrator and a `primary`.
-fn targets(
+pub(super) fn targets(
     context: &Context,
     verb: &'static str,
     names: &[String],
@@ -152,7 +157,7 @@ fn targets(
 impl Targets {
     /// Whether this node has the resource, as far as the configuration tells; the daemon is asked
     /// about the rest.
-    fn defined(&self, context: &Context, name: &str) -> Result<(), Outcome> {
+    pub(super) fn defined(&self, context: &Context, name: &str) -> Result<(), Outcome> {
         let Some(config) = &self.config else { return Ok(()) };
         let Some(resource) = config.resource(name) else {
             return Err(super::not_defined(name, context));
@@ -164,7 +169,7 @@ impl Targets {
 }
 
 /// A resource that the file does not have may be up all the same.
-fn is_up(context: &Context, name: &str) -> bool {
+pub(super) fn is_up(context: &Context, name: &str) -> bool {
     let client = Client::connect(&context.run_dir);
     client.is_ok_and(|mut client| matches!(client.status(Some(name)), Ok(Ok(_))))
 }
@@ -192,7 +197,12 @@ fn act(
     }
 }
 
-fn act_on(context: &Context, name: &str, command: &Command, config: Option<&Config>) -> Outcome {
+pub(super) fn act_on(
+    context: &Context,
+    name: &str,
+    command: &Command,
+    config: Option<&Config>,
+) -> Outcome {
     let mut client = match connect(context) {
         Ok(client) => client,
         Err(outcome) => return outcome,

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 mod arguments;
 mod demo;
+mod devalue;
 mod gi;
 mod json;
 mod live;
@@ -72,6 +73,9 @@ fn run(arguments: Arguments) -> u8 {
         | Verb::WipeMd { .. }
         | Verb::ShowGi { .. }
         | Verb::GetGi { .. } => offline::run(&context, &verb, &mut output),
+        Verb::Invalidate { .. } | Verb::InvalidateRemote { .. } | Verb::Outdate(_) => {
+            devalue::run(&context, &verb, &mut output);
+        }
         _ => live::run(&context, &verb, &mut output),
     }
     output.finish()

@@ -144,6 +144,7 @@ impl<'a> Disk<'a> {
         let name = &self.view.resource;
         let message = match error {
             MetaError::NoMagic { .. } => "No valid meta data found".to_owned(),
+            MetaError::Inconsistent(_) => "Device is inconsistent.".to_owned(),
             MetaError::Unclean => {
                 "Found meta data is \"unclean\", please apply-al first".to_owned()
             }
@@ -158,6 +159,7 @@ impl<'a> Disk<'a> {
         let code = match error {
             // As drbdmeta ends on these.
             MetaError::NoMagic { .. } | MetaError::Unclean => exit::USAGE,
+            MetaError::Inconsistent(_) => exit::TIMEOUT,
             _ => exit::OTHER,
         };
         let hint = error.hint(name).replace("`twinblk ", &format!("`twinblk {}", context.given));
@@ -222,6 +224,23 @@ fn open_failed(path: &Path, error: &io::Error) -> Outcome {
             .with_hint(format!("find out by whom: fuser -v {}", path.display())),
         _ => outcome,
     }
+}
+
+/// `outdate` and, if it is `worthless`, `invalidate` of a disk at rest.
+pub(super) fn devalue(
+    context: &Context,
+    config: &Config,
+    name: &str,
+    worthless: bool,
+) -> Result<(), Outcome> {
+    let view = view(context, config, name)?;
+    let mut disk = Disk::open(context, &view, Access::Write)?;
+    let (size, placement) = (disk.data_bytes, disk.placement);
+    let changed = match worthless {
+        true => meta::invalidate(size, &mut disk.storage, placement),
+        false => meta::outdate(size, &mut disk.storage, placement),
+    };
+    changed.map_err(|error| disk.failed(context, &error))
 }
 
 /// New metadata.
@@ -313,7 +332,12 @@ fn obstacle_text(disk: &Disk<'_>, layout: &Layout, obstacle: &Obstacle) -> Strin
 }
 
 /// Asks on a terminal; elsewhere only `--force` is a yes.
-fn confirm(question: &str, force: bool, context: &Context, again: &str) -> Result<(), Outcome> {
+pub(super) fn confirm(
+    question: &str,
+    force: bool,
+    context: &Context,
+    again: &str,
+) -> Result<(), Outcome> {
     let cancelled = |detail: &str| {
         Outcome::failed(exit::USAGE, "Operation cancelled.")
             .with_detail(detail)

@@ -50,6 +50,13 @@ pub enum Command {
         #[serde(default)]
         force: bool,
     },
+    Invalidate,
+    InvalidateRemote,
+    Outdate,
+    NewCurrentUuid {
+        #[serde(default)]
+        clear_bitmap: bool,
+    },
     /// Compare both disks; in sectors.
     Verify {
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -301,6 +301,10 @@ impl Handler for Desk {
             Command::Disconnect { force } => Verb::Disconnect { force },
             Command::Primary { force } => Verb::Primary { force },
             Command::Secondary { force } => Verb::Secondary { force },
+            Command::Invalidate => Verb::Invalidate,
+            Command::InvalidateRemote => Verb::InvalidateRemote,
+            Command::Outdate => Verb::Outdate,
+            Command::NewCurrentUuid { clear_bitmap } => Verb::NewCurrentUuid { clear_bitmap },
             Command::Verify { start, stop, repair, from } => {
                 let repair = match (repair, from) {
                     (false, _) => None,

@@ -13,9 +13,15 @@ use super::verify::Wanted;
 /// What a request of ours is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
-    Promote { forced: bool },
+    Promote {
+        forced: bool,
+    },
     Disconnect,
     Detach,
+    /// A full resync; `source`: from this node (invalidate-remote).
+    FullSync {
+        source: bool,
+    },
     Verify(Wanted),
 }
 
@@ -43,6 +49,10 @@ impl Engine {
             }
             Wish::Verify(_) => (StateWord::CONNECTION, State { connection: C::VerifyS, ..base }),
             Wish::Detach => (StateWord::DISK, State { disk: D::Failed, ..base }),
+            Wish::FullSync { source } => {
+                let connection = if source { C::StartingSyncS } else { C::StartingSyncT };
+                (StateWord::CONNECTION, State { connection, ..base })
+            }
         };
         let (mask, value) = (StateWord(mask), word(value));
         let whole =
@@ -79,12 +89,25 @@ impl Engine {
             return Ok(());
         }
         let connection = has(StateWord::CONNECTION).then_some(wanted.connection);
+        if let Some(C::StartingSyncS | C::StartingSyncT) = connection {
+            // Invalidate and invalidate-remote over there: the mirror image here.
+            let source = connection == Some(C::StartingSyncT);
+            let mut checked = self.check_full_sync(source);
+            if !source && self.is_primary() && !self.is_settled() {
+                // What was answered here must not be on this disk alone when it is given up.
+                checked = checked.and(Err(Code::InTransientState));
+            }
+            if checked.is_ok() {
+                self.begin_full_sync(source, "the peer asked for a full resync");
+            }
+            self.answer_change(checked.err().unwrap_or(Code::Success), whole_connection);
+            return Ok(());
+        }
         let unsupported = connection.is_some_and(|connection| {
             let known = [C::Disconnecting, C::Connected, C::WFReportParams, C::VerifyS];
             !known.contains(&connection)
         });
         if unsupported {
-            // Invalidate by the peer: not known to this version.
             self.answer_change(Code::NotSupported, whole_connection);
             return Ok(());
         }

@@ -12,7 +12,7 @@ use super::effect::{CloseManner, Effect, NoteLevel, Refusal};
 use super::event::{CommandId, Timer, Verb};
 use super::limits::PROMOTE_RETRY_MARGIN_MS;
 use super::record::AfterBitmap;
-use super::refusal::Code;
+use super::refusal::{Code, DISCARD_AS_PRIMARY, NO_DISK};
 use super::verify::Wanted;
 
 /// Where the running command is.
@@ -25,6 +25,8 @@ enum Step {
     AskedPeer(Wish),
     /// Granted a detach; the peer's new generation is on its way.
     AwaitingGeneration,
+    /// A Primary that gives its own disk up: what it answered becomes stable on the peer first.
+    Settling,
     /// A refusal that may go away: tried again by the timer.
     Retrying,
     Opening,
@@ -58,6 +60,16 @@ impl Commands {
         matches!(self.step, Step::AskedPeer(_))
     }
 
+    /// The peer was asked to let this node take everything from it.
+    pub(super) const fn asks_to_be_target(&self) -> bool {
+        matches!(self.step, Step::AskedPeer(Wish::FullSync { source: false }))
+    }
+
+    /// New writes wait: the peer is to have everything that was answered.
+    pub(super) const fn is_giving_disk_up(&self) -> bool {
+        matches!(self.step, Step::Settling) || self.asks_to_be_target()
+    }
+
     /// The running command's identity, when its answer is all that is left.
     pub(super) fn take_running(&mut self) -> Option<CommandId> {
         self.step = Step::Finishing;
@@ -84,6 +96,7 @@ impl Engine {
             self.emit(Effect::ClearTimer(Timer::CommandRetry));
         }
         self.emit(Effect::ReplyCommand { command, result });
+        self.release_held_for_target();
     }
 
     fn finish(&mut self, result: Result<(), Refusal>) {
@@ -111,10 +124,12 @@ impl Engine {
                     self.begin(verb);
                 }
                 Step::Draining => self.go_on_draining(),
+                Step::Settling => self.go_on_settling(),
                 _ => return,
             }
             let same = self.commands.running.as_ref().map(|(id, _)| *id) == command;
-            if same && matches!(self.commands.step, Step::Begin | Step::Draining) {
+            let waits = matches!(self.commands.step, Step::Begin | Step::Draining | Step::Settling);
+            if same && waits {
                 return;
             }
         }
@@ -141,6 +156,18 @@ impl Engine {
             Verb::Primary { force } => self.promote(force),
             Verb::Secondary { force } => self.demote(force),
             Verb::Detach { force } => self.detach(force),
+            Verb::Invalidate => self.invalidate(false),
+            Verb::InvalidateRemote => self.invalidate(true),
+            Verb::Outdate => {
+                if let Some(command) = self.commands.take_running() {
+                    self.outdate(command);
+                }
+            }
+            Verb::NewCurrentUuid { clear_bitmap } => {
+                if let Some(command) = self.commands.take_running() {
+                    self.new_current_uuid(command, clear_bitmap);
+                }
+            }
             Verb::Verify { start, stop, repair } => {
                 self.begin_verify_command(Wanted { start, stop, repair });
             }
@@ -180,8 +207,8 @@ impl Engine {
 
     fn connect(&mut self, discard_my_data: bool, dry_run: bool) {
         if discard_my_data && self.is_primary() {
-            return self.finish(Err(Code::Unknown.refuse(
-                "discard-my-data not allowed when primary",
+            return self.finish(Err(DISCARD_AS_PRIMARY.refuse(
+                "this node is Primary: what clients see can not be given up under them",
                 "twinblk secondary RES first",
             )));
         }
@@ -298,10 +325,13 @@ impl Engine {
                 return;
             }
             let inner = Code::from_wire(code).unwrap_or(Code::Unknown);
-            if matches!(inner, Code::ConcurrentChange | Code::InTransientState)
-                || inner == Code::TwoPrimaries && !self.commands.retried
+            // A peer that is busy as Primary would answer so for ever.
+            let once = inner == Code::TwoPrimaries
+                || inner == Code::InTransientState && matches!(wish, Wish::FullSync { .. });
+            if matches!(inner, Code::ConcurrentChange | Code::InTransientState) && !once
+                || once && !self.commands.retried
             {
-                self.commands.retried |= inner == Code::TwoPrimaries;
+                self.commands.retried |= once;
                 self.commands.step = Step::Retrying;
                 let wait = self.ping_timeout_ms() + PROMOTE_RETRY_MARGIN_MS;
                 return self.set_timer(Timer::CommandRetry, wait);
@@ -328,6 +358,17 @@ impl Engine {
                 self.set_timer(Timer::CommandRetry, patience);
             }
             Wish::Detach => self.write_back_and_detach(),
+            Wish::FullSync { source } => {
+                self.commands.step = Step::Finishing;
+                match self.check_full_sync(source) {
+                    Ok(()) => self.begin_full_sync(source, "full resync by command"),
+                    // Something failed between the question and the answer.
+                    Err(code) => {
+                        let refusal = self.refuse_full_sync(code, source);
+                        self.finish(Err(refusal));
+                    }
+                }
+            }
         }
     }
 
@@ -412,6 +453,68 @@ impl Engine {
             }
             None => {}
         }
+    }
+
+    // --- invalidate ---
+
+    fn invalidate(&mut self, source: bool) {
+        if self.state.disk < D::Inconsistent {
+            return self.finish(Err(no_disk()));
+        }
+        if self.state.connection == C::StandAlone && self.is_primary() == source {
+            if let Some(command) = self.commands.take_running() {
+                match source {
+                    true => self.invalidate_peer_alone(command),
+                    false => self.invalidate_alone(command),
+                }
+            }
+            return;
+        }
+        match self.check_full_sync(source) {
+            Ok(()) if source => self.ask(Wish::FullSync { source }),
+            Ok(()) => {
+                self.commands.step = Step::Settling;
+                self.go_on_settling();
+            }
+            Err(code) => {
+                let refusal = self.refuse_full_sync(code, source);
+                self.finish(Err(refusal));
+            }
+        }
+    }
+
+    /// The connection may be gone while this waits: then it is refused.
+    fn go_on_settling(&mut self) {
+        if let Err(code) = self.check_full_sync(false) {
+            let refusal = self.refuse_full_sync(code, false);
+            return self.finish(Err(refusal));
+        }
+        if self.is_settled() {
+            self.ask(Wish::FullSync { source: false });
+        }
+    }
+
+    /// Everything that was answered here is stable on the peer. Asked again when it is not.
+    pub(super) fn is_settled(&mut self) -> bool {
+        if self.writes_under_way() || self.log.has_waiting() {
+            return false;
+        }
+        self.close_epoch();
+        self.epochs.newest().is_none()
+    }
+
+    /// Everything that the command asked for is under way.
+    pub(super) fn full_sync_command_ended(&mut self) {
+        if let Some((command, Verb::Invalidate | Verb::InvalidateRemote)) = self.commands.running
+            && self.commands.step == Step::Finishing
+        {
+            self.finish_after_record(command);
+        }
+    }
+
+    /// The answer, once what the record says is durable.
+    pub(super) fn finish_after_record(&mut self, command: CommandId) {
+        self.after_record(super::record::AfterRecord::ReplyCommand(command));
     }
 
     // --- verify ---
@@ -515,4 +618,8 @@ impl Engine {
         self.note(NoteLevel::Info, "down");
         self.finish(Ok(()));
     }
+}
+
+pub(super) fn no_disk() -> Refusal {
+    NO_DISK.refuse("this node is Diskless", "twinblk attach RES")
 }

@@ -245,6 +245,16 @@ pub enum Verb {
     Secondary {
         force: bool,
     },
+    /// The local data is worthless: everything comes from the peer.
+    Invalidate,
+    /// The peer's data is worthless: it gets everything from here.
+    InvalidateRemote,
+    /// The local data is no longer the newest.
+    Outdate,
+    /// A new generation begins; with `clear_bitmap` the peer is declared to have it too.
+    NewCurrentUuid {
+        clear_bitmap: bool,
+    },
     /// Compare both disks block by block, in sectors. Without `start` it goes on where an
     /// interrupted one ended; while one is running here, only what it does next changes.
     Verify {

@@ -25,6 +25,7 @@
 //! | `bitmap_exchange`, `sync_source`, `sync_target`, `sync_checksum`, `pause` | resync |
 //! | `verify`, `repair` | comparing both disks, and mending what differs |
 //! | `command`, `cluster` | the operator, and agreement with the peer |
+//! | `full_sync`, `declare` | invalidate; outdate, new-current-uuid |
 //! | [`status`] | what the operator sees |
 
 pub mod activity_log;
@@ -45,8 +46,10 @@ mod bitmap_exchange;
 mod change;
 mod cluster;
 mod command;
+mod declare;
 mod epoch;
 mod flush;
+mod full_sync;
 mod handshake;
 mod packets;
 mod pause;

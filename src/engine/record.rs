@@ -31,6 +31,10 @@ pub(super) enum AfterRecord {
     AnswerBitmap(SessionId),
     /// The disk is known to be UpToDate: tell the peer.
     TargetFinished(SessionId),
+    /// The new generation is known: bits of the old one may go.
+    ClearBitmap(CommandId),
+    /// The disk is declared UpToDate: tell the peer that it is, too.
+    SkipInitialSync(SessionId, CommandId),
     /// The generation that a repair gives away is begun.
     RepairAsSource(SessionId),
     /// The disk that a repair will mend is known to be Inconsistent.
@@ -86,6 +90,11 @@ pub(super) enum AfterBitmap {
     ClearFullSync,
     StartTarget(SessionId),
     FinishTarget(SessionId),
+    /// All bits are set: a full resync may begin.
+    FullSync(SessionId),
+    Invalidated(CommandId),
+    SkipInitialSync(SessionId, CommandId),
+    Reply(CommandId),
     Demote,
     Detach,
     /// The bits of what the log stands for are on disk.
@@ -232,6 +241,10 @@ impl Engine {
             AfterRecord::StartTarget(session) => self.target_is_ready(session),
             AfterRecord::AnswerBitmap(session) => self.answer_bitmap(session),
             AfterRecord::TargetFinished(session) => self.announce_target_finished(session),
+            AfterRecord::ClearBitmap(command) => self.clear_whole_bitmap(command),
+            AfterRecord::SkipInitialSync(session, command) => {
+                self.tell_skipped_sync(session, command);
+            }
             AfterRecord::RepairAsSource(session) => self.repair_as_source(session),
             AfterRecord::RepairAsTarget(session) => self.repair_as_target(session),
         }
@@ -357,6 +370,12 @@ impl Engine {
                 self.after_record(AfterRecord::StartTarget(session));
             }
             AfterBitmap::FinishTarget(session) => self.target_bitmap_written(session),
+            AfterBitmap::FullSync(session) => self.full_sync_is_on_disk(session),
+            AfterBitmap::Invalidated(command) => self.invalidated(command),
+            AfterBitmap::SkipInitialSync(session, command) => {
+                self.skip_initial_sync(session, command);
+            }
+            AfterBitmap::Reply(command) => self.reply_command(command, Ok(())),
             AfterBitmap::Demote => self.flush_data(AfterFlush::Demote),
             AfterBitmap::Detach => self.flush_data(AfterFlush::Detach),
         }

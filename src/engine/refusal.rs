@@ -49,6 +49,20 @@ codes! {
     OutdateWithoutConnection = -21, "Need a connection for a graceful disconnect/outdate peer";
 }
 
+/// One of the numbers above 100 (behaviour.md 7.2): a failure, not a refused state change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure(pub i32, pub &'static str);
+
+pub const NO_DISK: Failure = Failure(138, "Device does not have a disk-config");
+pub const NEED_STANDALONE: Failure = Failure(151, "Need to be StandAlone");
+pub const DISCARD_AS_PRIMARY: Failure = Failure(123, "--discard-my-data not allowed when primary.");
+
+impl Failure {
+    pub fn refuse(self, detail: impl Into<String>, hint: impl Into<String>) -> Refusal {
+        Refusal { code: self.0, text: self.1, detail: detail.into(), hint: hint.into() }
+    }
+}
+
 impl Code {
     /// A refusal with what happened here and what to try next.
     pub fn refuse(self, detail: impl Into<String>, hint: impl Into<String>) -> Refusal {

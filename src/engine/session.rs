@@ -195,6 +195,7 @@ impl Engine {
         self.emit(Effect::ClearTimer(Timer::RequestTimeout));
         self.end_resync_roles();
         self.status.held_state = None;
+        self.status.held_sync_uuid = None;
         self.drop_peer_writes();
         self.drop_peer_reads();
         self.drop_waiting_comparisons();

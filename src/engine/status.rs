@@ -96,6 +96,8 @@ pub(super) struct Story {
     pub(super) awaits_generation: bool,
     /// State of an attaching peer, until my own request is answered.
     pub(super) held_state: Option<twinblk_proto::state::StateWord>,
+    /// `P_SYNC_UUID` that came before this node was ready for it.
+    pub(super) held_sync_uuid: Option<u64>,
     /// This disk was a resync source when its node crashed: the target may have finished without
     /// this node hearing of it, and then shares its generation.
     pub(super) may_share_generation: bool,

@@ -80,6 +80,9 @@ pub(super) struct Target {
 impl Engine {
     /// `P_SYNC_UUID`.
     pub(super) fn sync_uuid(&mut self, uuid: u64) -> Result<(), String> {
+        if self.holds_sync_uuid(uuid) {
+            return Ok(());
+        }
         if self.state.connection != C::WFSyncUUID {
             return Err(format!("P_SYNC_UUID in state {}", self.state.connection));
         }
@@ -116,13 +119,22 @@ impl Engine {
 
     /// On the way to being a target: the record may still call the disk Consistent.
     pub(super) fn is_unready_target(&self) -> bool {
-        matches!(self.state.connection, C::WFBitMapT | C::WFSyncUUID)
+        matches!(self.state.connection, C::WFBitMapT | C::StartingSyncT | C::WFSyncUUID)
             || self.is_target() && !self.target.prepared
+    }
+
+    /// Clients' writes wait: for an attaching disk, an unready target, a source whose target does not
+    /// take them yet, or until what was answered is safe on the peer.
+    pub(super) fn holds_writes(&self) -> bool {
+        self.state.disk == D::Negotiating
+            || self.state.connection == C::StartingSyncS
+            || self.commands.is_giving_disk_up()
+            || self.is_unready_target()
     }
 
     /// Lets the writes go on that waited for the disk to be ready.
     pub(super) fn release_held_for_target(&mut self) {
-        if self.state.disk == D::Negotiating || self.is_unready_target() {
+        if self.holds_writes() {
             return;
         }
         for key in std::mem::take(&mut self.status.held_peer_writes) {

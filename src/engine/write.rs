@@ -107,7 +107,7 @@ impl Engine {
     pub(super) fn start_write(&mut self, key: u64) {
         let Some(write) = self.writes.get(key) else { return };
         let extents = write.range.extents();
-        if self.state.disk == D::Negotiating || self.is_unready_target() {
+        if self.holds_writes() {
             // Neither the peer nor the disk being attached would remember what it misses now, and
             // a mixture of old and new must not be on a disk that calls itself Consistent (I3): a
             // few round trips later all is in order.
@@ -132,6 +132,17 @@ impl Engine {
     pub(super) fn log_gone_for_write(&mut self, key: u64) {
         if self.writes.get(key).is_some_and(|write| !write.started) {
             self.submit_write(key);
+        }
+    }
+
+    pub(super) fn writes_under_way(&self) -> bool {
+        self.writes.iter().any(|(_, write)| write.started)
+    }
+
+    /// What is being written here belongs to the generation that has just begun.
+    pub(super) fn mark_writes_under_way(&mut self) {
+        for (_, write) in self.writes.iter().filter(|(_, write)| write.started) {
+            self.bitmap.set_range(write.range.blocks_touched());
         }
     }
 

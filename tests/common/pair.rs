@@ -228,6 +228,27 @@ impl Drop for Pair {
 }
 
 impl Node {
+    /// A node outside of a pair, with a configuration of its own; no daemon yet.
+    pub fn new(name: &'static str, address: Ipv4Addr, folder: &Path, disk: PathBuf) -> Self {
+        Self {
+            name,
+            address,
+            run_dir: folder.join(format!("run-{name}")),
+            disk,
+            config: folder.join(format!("{name}.conf")),
+            log: folder.join(format!("{name}.log")),
+            daemon: None,
+        }
+    }
+
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.daemon.is_some()
+    }
+
     pub fn start(&mut self) {
         assert!(self.daemon.is_none(), "{} runs", self.name);
         let log = File::options().create(true).append(true).open(&self.log).expect("log");

@@ -10,4 +10,5 @@ mod refusals;
 mod resync;
 mod split_brain;
 mod tools;
+mod verbs;
 mod verify;

@@ -12,6 +12,8 @@ use crate::world::{Item, World};
 #[derive(Debug)]
 pub struct Faults {
     random: Random,
+    /// For commands that came later: older seeds keep their stories.
+    verbs: Random,
     /// Until when things go wrong.
     pub until_us: u64,
     pub maintenance: Random,
@@ -23,6 +25,7 @@ impl Faults {
     pub fn new(seed: u64, swarm: &Swarm) -> Self {
         Self {
             random: Random::new(seed, Stream::Faults, 0),
+            verbs: Random::new(seed, Stream::Verbs, 0),
             until_us: 1_000_000 + swarm.faults_ms * 1000,
             maintenance: Random::new(seed, Stream::Maintenance, 0),
             failing: [0; 2],
@@ -90,6 +93,9 @@ impl<E: Subject> World<E> {
         if self.faults.random.chance(rates.switchover) {
             self.operator.switch_over = true;
         }
+        if self.faults.verbs.chance(rates.invalidate) {
+            self.invalidate_one(node);
+        }
         self.maintain();
         if self.faults.random.percent(10) {
             self.check_coverage();
@@ -146,6 +152,15 @@ impl<E: Subject> World<E> {
             _ => return,
         };
         self.command(node, verb);
+    }
+
+    /// The copy of this node or of the other, while both are good.
+    fn invalidate_one(&mut self, node: usize) {
+        if !self.nodes[node].is_running() || !self.has_spare_copy() {
+            return;
+        }
+        let remote = self.faults.verbs.percent(40);
+        self.command(node, if remote { Verb::InvalidateRemote } else { Verb::Invalidate });
     }
 
     /// Whether this operation of the disk fails: never where it would hit the only good copy.

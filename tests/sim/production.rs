@@ -2,7 +2,7 @@
 
 use twinblk::engine::Engine;
 
-use crate::scenarios::{crashes, generations, network, resync, resync_forms, verify};
+use crate::scenarios::{crashes, generations, network, resync, resync_forms, verbs, verify};
 use crate::seeds;
 
 macro_rules! tests {
@@ -62,6 +62,13 @@ tests! {
     network::switchover_and_back,
     network::no_data_is_an_error,
     network::a_secondary_answers_no_client,
+    verbs::invalidate_copies_everything,
+    verbs::an_interrupted_invalidate_goes_on_the_same_way,
+    verbs::alone_one_side_is_invalidated,
+    verbs::worthless_wishes_are_refused,
+    verbs::the_first_sync_is_skipped,
+    verbs::skipping_the_first_sync_may_be_interrupted,
+    verbs::a_new_generation_by_command,
     seeds::seeds_hold_every_invariant,
     seeds::seeds_are_deterministic,
     seeds::planted_bugs_are_found,

@@ -18,6 +18,7 @@ pub enum Stream {
     Faults,
     Crash,
     Generations,
+    Verbs,
     Maintenance,
 }
 

@@ -39,6 +39,8 @@ pub struct Rates {
     pub disk_error: u32,
     pub command: u32,
     pub switchover: u32,
+    /// One of two good copies is declared worthless.
+    pub invalidate: u32,
     pub verify: u32,
     pub pause_sync: u32,
 }
@@ -56,6 +58,7 @@ impl Rates {
         disk_error: 0,
         command: 0,
         switchover: 0,
+        invalidate: 0,
         verify: 0,
         pause_sync: 0,
     };
@@ -193,6 +196,10 @@ impl Swarm {
             disk_error: rate(25, 40_000),
             command: rate(40, 80_000),
             switchover: rate(40, 60_000),
+            invalidate: {
+                let mut own = Random::new(seed, Stream::Verbs, 1);
+                if own.percent(20) { own.skewed(3_000, 40_000) as u32 } else { 0 }
+            },
             ..Rates::NONE
         };
         let faults_ms = random.between(5_000, 60_000);

@@ -6,4 +6,5 @@ pub mod network;
 pub mod resync;
 pub mod resync_forms;
 pub mod stage;
+pub mod verbs;
 pub mod verify;

@@ -1,0 +1,123 @@
+//! After an outage exactly the blocks that differ are copied, in either direction.
+
+use crate::common::pair::RESOURCE;
+use crate::guest::in_guest;
+use crate::lab::{Lab, Options, Side};
+use crate::load::Written;
+
+/// Blocks written during an outage: some neighbours, some alone.
+fn blocks(round: u64) -> impl Iterator<Item = u64> {
+    (0..40).map(move |index| 100 * round + index * 97).chain(7000 + round..7010 + round)
+}
+
+const WRITTEN: u64 = 50;
+
+fn only_what_differs(lab: &Lab) {
+    let mut written = Written::default();
+    let mut round = 0;
+    for primary in Side::BOTH {
+        lab.primary(primary);
+        for leaving in Side::BOTH {
+            round += 1;
+            let before = lab.moved();
+            lab.disconnect(leaving);
+            written.write_all(&mut *lab.device(primary), blocks(round));
+            let (kernel, twin) = lab.states();
+            let noted = match primary {
+                Side::Kernel => kernel.counter("oos") / 4,
+                Side::Twin => twin.out_of_sync_bytes / 4096,
+            };
+            assert_eq!(noted, WRITTEN, "bits of {primary:?}");
+            lab.connect(leaving);
+            lab.assert_equal();
+            assert_eq!(lab.moved() - before, WRITTEN, "moved from {primary:?}");
+            written.check(&mut *lab.device(primary));
+        }
+        lab.secondary(primary);
+    }
+}
+
+/// Both have bits: the survivor's writes, and those that the other had made before it left. The union
+/// is copied.
+fn both_bitmaps(lab: &Lab) {
+    let mut written = Written::default();
+    for first in Side::BOTH {
+        let second = first.other();
+        lab.primary(first);
+        let before = lab.moved();
+        lab.disconnect(first);
+        // The first dies with what only it wrote, the second is promoted, as after a failover.
+        let mut lost = Written::default();
+        lost.write_all(&mut *lab.device(first), 0..10);
+        lab.secondary(first);
+        lab.primary(second);
+        written.write_all(&mut *lab.device(second), 5..25);
+        lab.disconnect_both();
+        lab.call(first, &["connect", "--discard-my-data", RESOURCE]);
+        lab.connect(second);
+        lab.assert_equal();
+        assert_eq!(lab.moved() - before, 25, "the union");
+        written.check(&mut *lab.device(second));
+        lab.secondary(second);
+    }
+}
+
+#[test]
+fn only_what_differs_is_copied() {
+    in_guest(&["32M", "32M"], || {
+        let lab = Lab::in_sync(Options::default(), Side::Kernel);
+        lab.secondary(Side::Kernel);
+        only_what_differs(&lab);
+        both_bitmaps(&lab);
+    });
+}
+
+/// An interrupted resync goes on where it was, whoever is the source.
+#[test]
+fn an_interrupted_resync_goes_on() {
+    in_guest(&["128M", "128M"], || {
+        // The kernel's target is slow enough at this rate to be interrupted.
+        let disk = "c-plan-ahead 0; resync-rate 8M;".to_owned();
+        let lab = Lab::connected(Options { disk, ..Options::default() });
+        lab.force_primary(Side::Kernel);
+        let total = lab.twin.status().size_bytes / 4096;
+        for source in Side::BOTH {
+            let before = lab.moved();
+            if source == Side::Twin {
+                lab.secondary(Side::Kernel);
+                lab.primary(Side::Twin);
+                lab.disconnect(Side::Kernel);
+                let mut device = lab.device(Side::Twin);
+                let content = vec![0x5a; 1 << 20];
+                for offset in (0..24 << 20).step_by(1 << 20) {
+                    device.write(offset, &content).expect("a write");
+                }
+                drop(device);
+                lab.connect(Side::Kernel);
+            }
+            let wanted = if source == Side::Kernel { total } else { 24 << 8 };
+            let mut cuts = 0;
+            loop {
+                let status = lab.twin.wait("some blocks more, or the end", |status| {
+                    status.counters.resync_blocks_moved >= before + 1000 * (cuts + 1)
+                        || status.connection.as_str() == "Connected"
+                            && status.peer_disk.as_str() == "UpToDate"
+                            && status.disk.as_str() == "UpToDate"
+                });
+                if status.connection.as_str() == "Connected" || cuts == 3 {
+                    break;
+                }
+                cuts += 1;
+                lab.disconnect(if cuts % 2 == 0 { Side::Kernel } else { Side::Twin });
+                lab.connect_both();
+                lab.wait_for("the resync again", |kernel| kernel.connection.starts_with("Sync"));
+            }
+            assert!(cuts > 0, "interrupted at least once");
+            lab.assert_equal();
+            let moved = lab.moved() - before;
+            assert!(moved >= wanted, "{moved} of {wanted} blocks");
+            // Requests under way at each cut are repeated.
+            assert!(moved < wanted + wanted / 4, "{moved} blocks moved for {wanted}");
+        }
+    });
+}
