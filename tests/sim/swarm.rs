@@ -8,6 +8,10 @@ use twinblk_proto::units::EXTENT_SECTORS;
 use crate::link::Quality;
 use crate::random::{Random, Stream};
 
+/// Seeds in which disks are verified, resyncs paused and done by checksum.
+pub const FIRST_MAINTAINED: u64 = 3_000_000;
+pub const MAINTAINED: u64 = 1_000_000;
+
 /// Who may promote what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promotion {
@@ -211,14 +215,17 @@ impl Swarm {
         let extents = *random.pick(&[1, 2, 3, 9, 12]);
         // An odd end now and then: the last block of the device is short.
         let odd = if random.percent(20) { random.below(EXTENT_SECTORS / 2) } else { 0 };
+        // Seeds of their own: others keep their stories.
+        let maintained = (FIRST_MAINTAINED..FIRST_MAINTAINED + MAINTAINED).contains(&seed);
         let mut maintenance = Random::new(seed, Stream::Maintenance, 1);
-        if maintenance.percent(30) {
+        let mut drawn = |percent| maintained && maintenance.percent(percent);
+        if drawn(50) {
             settings.csums_alg = "sha1".to_owned();
         }
-        let verify = if maintenance.percent(30) { 40_000 } else { 0 };
-        let pause_sync = if maintenance.percent(30) { 40_000 } else { 0 };
+        let verify = if drawn(60) { 40_000 } else { 0 };
+        let pause_sync = if drawn(60) { 40_000 } else { 0 };
         let rates = Rates { verify, pause_sync, ..rates };
-        let plants = maintenance.percent(30);
+        let plants = drawn(60);
         Self {
             settings,
             device_sectors: extents * EXTENT_SECTORS - odd,

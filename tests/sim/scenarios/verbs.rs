@@ -70,7 +70,9 @@ pub fn an_interrupted_invalidate_goes_on_the_same_way<E: Subject>() {
             matches!(effect, Effect::SendMeta { packet: Packet::StateChangeReply(_), .. })
         }),
         (0, |effect| matches!(effect, Effect::SendData { packet: Packet::SyncUuid(_), .. })),
-        (1, |effect| matches!(effect, Effect::SendData { packet: Packet::ResyncRequest(_), .. })),
+        (1, |effect| {
+            matches!(effect, Effect::SendData { packet: Packet::ThinResyncRequest(_), .. })
+        }),
     ];
     let begin = || {
         let mut stage = Stage::<E>::pair();
