@@ -63,15 +63,21 @@ pub fn spawn(
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_io()
                 .enable_time()
-                .build()
+                .build_local(tokio::runtime::LocalOptions::default())
                 .expect("a runtime needs a few file descriptors");
-            let local = tokio::task::LocalSet::new();
             let pool = BufferPool::default();
-            runtime.block_on(local.run_until(async move {
+            let resource = async move {
                 let driver = Driver::new(setup, exports, changes, received, pool);
                 driver.offer(own_orders);
                 driver.run().await;
-            }));
+            };
+            // A task like the sockets': what wakes the root of a runtime, and what wakes a
+            // LocalSet, writes to an eventfd each time, two system calls a request.
+            runtime.block_on(async {
+                tokio::task::spawn_local(resource)
+                    .await
+                    .expect("the resource's task ends by itself");
+            });
         };
         // A resource without its thread would answer nobody and still hold its sockets. Whatever
         // was violated, the state in memory is not to be trusted: the peer and the activity log

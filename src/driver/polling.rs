@@ -4,10 +4,12 @@
 
 use crate::engine::event::Time;
 
-/// Traffic is dense when two batches of events were at most this far apart.
-const DENSE_GAP_US: u64 = 100;
-/// How long to look around before sleeping; half the price of the wake-up that it may save.
-const LOOK_AROUND_US: u64 = 50;
+/// Traffic is dense when two batches of events were at most this far apart: twice the time below,
+/// so that the client has its turn too.
+const DENSE_GAP_US: u64 = 200;
+/// How long to look around before sleeping: the price of the wake-up that it may save, so that it
+/// never costs more than twice of what the best choice would have.
+const LOOK_AROUND_US: u64 = 100;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Polling {
@@ -45,7 +47,7 @@ mod tests {
         assert!(!polling.look_again(Time(1001)), "one lonely event");
         polling.saw_events(Time(1080));
         assert!(polling.look_again(Time(1100)));
-        assert!(!polling.look_again(Time(1130)), "bounded");
+        assert!(!polling.look_again(Time(1180)), "bounded");
         polling.saw_events(Time(5000));
         assert!(!polling.look_again(Time(5001)), "sparse again");
         let mut off = Polling::new(false);

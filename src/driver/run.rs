@@ -127,6 +127,10 @@ impl Driver {
                 self.polling.saw_events(self.clock.now());
             }
             if handled > 0 || self.polling.look_again(now) {
+                if handled == 0 {
+                    // The peer or the client may be waiting for this very core.
+                    std::thread::yield_now();
+                }
                 // Lets the sockets' tasks run and looks at the sockets without waiting.
                 tokio::task::yield_now().await;
             } else {

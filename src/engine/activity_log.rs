@@ -103,14 +103,6 @@ impl<O: Copy + PartialEq> ActivityLog<O> {
         }
     }
 
-    /// An owner that no longer waits (its request failed). References are not touched: owners of a
-    /// transaction under way hold theirs and release them.
-    pub fn forget(&mut self, owner: O) -> bool {
-        let before = self.waiting.len();
-        self.waiting.retain(|waiting| waiting.owner != owner);
-        self.waiting.len() != before
-    }
-
     /// The next transaction, when none is under way and something waits that has room. Owners that
     /// need none (their extents became hot) are put into `ready`.
     pub fn next_transaction(&mut self, ready: &mut Vec<O>) -> Option<Transaction> {

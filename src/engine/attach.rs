@@ -285,10 +285,8 @@ impl Engine {
             Purpose::PeerRead(key) => self.peer_read_done(key, result),
             Purpose::PeerWrite(key) => self.peer_write_done(key, result.err()),
             Purpose::PeerPreflush(key) => self.peer_preflush_done(key, result.err()),
-            Purpose::PeerEpochFlush { session, epoch } => {
-                self.peer_epoch_flushed(session, epoch, result.err());
-            }
             Purpose::ChecksumRead(key) => self.checksum_read_done(key, result),
+            Purpose::PeerEpochFlush { epoch } => self.peer_epoch_flushed(epoch, result.err()),
             Purpose::VerifyRead(key) => self.verify_read_done(key, result),
             Purpose::ResyncWrite(key) => self.resync_write_done(key, result.err()),
             Purpose::DataFlush(then) => self.data_flushed(then, result.err()),

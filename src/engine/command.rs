@@ -245,13 +245,6 @@ impl Engine {
         self.ask(Wish::Disconnect);
     }
 
-    fn stop_connecting(&mut self) {
-        self.connecting = false;
-        self.emit(Effect::StopConnecting);
-        self.change("disconnected by command", |s| s.connection = C::Disconnecting);
-        self.change("disconnected by command", |s| s.connection = C::StandAlone);
-    }
-
     fn ask(&mut self, wish: Wish) {
         self.commands.step = Step::AskedPeer(wish);
         self.ask_peer(wish);
@@ -265,6 +258,10 @@ impl Engine {
     fn promote(&mut self, force: bool) {
         if self.is_primary() {
             return self.finish(Ok(()));
+        }
+        if self.is_draining_peer_writes() {
+            // What the lost Primary had answered is on its way to this disk; its end comes back here.
+            return;
         }
         let forcible = force && self.state.disk >= D::Inconsistent;
         let checked = self.check(|s| {

@@ -94,7 +94,6 @@ enum Purpose {
     /// Flush that a peer's write asked for before itself.
     PeerPreflush(u64),
     PeerEpochFlush {
-        session: event::SessionId,
         epoch: u64,
     },
     ResyncWrite(u64),
@@ -155,6 +154,8 @@ pub struct Engine {
     session: Option<session::Session>,
     /// Whether the driver was told to dial and listen.
     connecting: bool,
+    /// To look for the peer, after this pause, once the writes of the lost session are on the disk.
+    connect_after_drain_ms: Option<u64>,
     discard_my_data: bool,
     dry_run: bool,
     crashed_primary: bool,
@@ -196,6 +197,7 @@ impl Engine {
             peer_reads: Slab::default(),
             session: None,
             connecting: false,
+            connect_after_drain_ms: None,
             discard_my_data: false,
             dry_run: false,
             crashed_primary: false,

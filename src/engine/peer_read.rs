@@ -62,15 +62,12 @@ impl Engine {
             self.peer_verifies(range);
         }
         let session = self.session.as_ref().expect("packets come from the session").id;
-        let verify = asked == Asked::Verify;
         let read = PeerRead { session, request, asked, lock: None, payload: None };
         let key = self.peer_reads.insert(read);
-        if verify {
-            self.read_behind_peer_writes(range, Waiting::VerifyRead(key));
-        } else if application {
+        if application {
             self.start_peer_read(key);
         } else {
-            self.lock_peer_read(key);
+            self.read_behind_peer_writes(range, Waiting::Read(key));
         }
         Ok(())
     }

@@ -24,18 +24,14 @@ pub(super) struct PeerWrite {
     epoch: u64,
     lock: Option<u64>,
     pub(super) logged: bool,
-    /// In the activity log's queue.
-    awaits_log: bool,
-    /// On its way to the disk.
-    submitted: bool,
 }
 
 /// By key.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Waiting {
     Write(u64),
-    /// A block to be verified, behind writes to it.
-    VerifyRead(u64),
+    /// A block to be resynced or verified, behind writes to it.
+    Read(u64),
     Comparison(u64),
 }
 
@@ -95,8 +91,6 @@ impl Engine {
             epoch: number,
             lock: None,
             logged: false,
-            awaits_log: false,
-            submitted: false,
         });
         if !self.local_usable() {
             // Drained: it counts in the epoch, and the writer knows that it is not here.
@@ -106,6 +100,10 @@ impl Engine {
         if write.flags & dp_flags::SEND_RECEIVE_ACK != 0 {
             let ack = self.ack(write.range, write.id);
             self.send_meta(Packet::ReceiveAck(ack));
+        }
+        if self.holds_the_only_disk() {
+            // Also while it waits: a bitmap sent from now on has it.
+            self.bitmap.set_range(write.range.blocks_touched());
         }
         if self.peer_epochs.list.len() > 1 {
             self.peer_epochs
@@ -148,7 +146,6 @@ impl Engine {
             let at_once = self.log.acquire(range.extents(), LogOwner::Peer(key));
             let write = self.peer_writes.get_mut(key).expect("just seen");
             write.logged = at_once;
-            write.awaits_log = !at_once;
             if !at_once {
                 return;
             }
@@ -163,13 +160,7 @@ impl Engine {
     pub(super) fn peer_write_is_logged(&mut self, key: u64) {
         let Some(write) = self.peer_writes.get_mut(key) else { return };
         write.logged = true;
-        write.awaits_log = false;
-        let session = write.session;
-        if self.is_session(session) {
-            self.submit_peer_write(key);
-        } else {
-            let _ = self.take_peer_write(key);
-        }
+        self.submit_peer_write(key);
     }
 
     fn submit_peer_write(&mut self, key: u64) {
@@ -179,7 +170,6 @@ impl Engine {
             self.disk_op(Purpose::PeerPreflush(key), DiskAction::Flush);
             return;
         }
-        write.submitted = true;
         let (range, flags) = (write.range, write.flags);
         // While the Primary is the target, this disk is what its next resync is taken from: an
         // answered write must survive a power loss here, or that resync takes it back (I1).
@@ -211,7 +201,7 @@ impl Engine {
         }
         let Some(write) = self.take_peer_write(key) else { return };
         if !self.is_session(write.session) {
-            return;
+            return self.peer_write_left_epoch(write.epoch, true);
         }
         let heals = write.flags & dp_flags::MAY_SET_IN_SYNC != 0 && self.in_sync_states();
         let ack = |engine: &mut Self| engine.ack(write.range, write.id);
@@ -234,11 +224,10 @@ impl Engine {
         let Some(write) = self.take_peer_write(key) else { return };
         self.bitmap.set_range(write.range.blocks_touched());
         self.taint_resync_requests(write.range);
-        if !self.is_session(write.session) {
-            return;
+        if self.is_session(write.session) {
+            let ack = self.ack(write.range, write.id);
+            self.send_meta(Packet::NegativeAck(ack));
         }
-        let ack = self.ack(write.range, write.id);
-        self.send_meta(Packet::NegativeAck(ack));
         self.peer_write_left_epoch(write.epoch, false);
     }
 
@@ -262,6 +251,7 @@ impl Engine {
         epoch.pending -= 1;
         epoch.written += u32::from(written);
         self.finish_peer_epochs();
+        self.continue_when_drained();
     }
 
     pub(super) fn peer_barrier(&mut self, handle: u32) -> Result<(), String> {
@@ -287,14 +277,12 @@ impl Engine {
             if front.written > 0 && self.state.disk < D::Inconsistent {
                 // Written, but the disk went before it was flushed: acknowledged as stable the
                 // writer would forget it. Without an acknowledgement it marks the blocks.
-                let why = "the disk failed before an epoch was stable";
-                return self.drop_session(C::NetworkFailure, why);
+                return self.give_up_epoch("the disk failed before an epoch was stable");
             }
             if front.written > 0 && self.settings.disk_flushes {
                 front.flushing = true;
                 let epoch = front.number;
-                let session = self.session.as_ref().expect("epochs end with the session").id;
-                self.disk_op(Purpose::PeerEpochFlush { session, epoch }, DiskAction::Flush);
+                self.disk_op(Purpose::PeerEpochFlush { epoch }, DiskAction::Flush);
                 return;
             }
             self.epoch_is_stable(handle);
@@ -308,7 +296,7 @@ impl Engine {
         for waiting in std::mem::take(&mut next.waiting) {
             match waiting {
                 Waiting::Write(key) => self.begin_peer_write(key),
-                Waiting::VerifyRead(key) => self.lock_peer_read(key),
+                Waiting::Read(key) => self.lock_peer_read(key),
                 Waiting::Comparison(key) => self.lock_comparison(key),
             }
         }
@@ -324,51 +312,82 @@ impl Engine {
         }
         match reader {
             Waiting::Write(key) => self.begin_peer_write(key),
-            Waiting::VerifyRead(key) => self.lock_peer_read(key),
+            Waiting::Read(key) => self.lock_peer_read(key),
             Waiting::Comparison(key) => self.lock_comparison(key),
         }
     }
 
-    pub(super) fn peer_epoch_flushed(
-        &mut self,
-        session: SessionId,
-        epoch: u64,
-        failure: Option<DiskFailure>,
-    ) {
+    pub(super) fn peer_epoch_flushed(&mut self, epoch: u64, failure: Option<DiskFailure>) {
         if let Some(failure) = failure {
             // Nothing of the epoch is promised; the writer hears it as a lost disk before the
             // barrier's answer.
             self.local_io_error("flush for the peer", &failure);
             self.fail_disk("a flush failed: what was written before may be lost");
         }
-        if !self.is_session(session) {
+        let front = self.peer_epochs.list.front_mut().expect("one is open");
+        if !front.flushing || front.number != epoch {
+            // Given up with its connection.
             return;
         }
-        let front = self.peer_epochs.list.front_mut().expect("one is open");
-        assert!(front.flushing && front.number == epoch, "one epoch is flushed at a time");
         front.flushing = false;
         let handle = front.handle.expect("flushed because its barrier came");
         if self.state.disk <= D::Failed {
             // An epoch that is not stable must never be acknowledged: the writer would forget it.
-            return self.drop_session(C::NetworkFailure, "an epoch could not be made stable");
+            return self.give_up_epoch("an epoch could not be made stable");
         }
         self.epoch_is_stable(handle);
         self.finish_peer_epochs();
     }
 
-    /// The connection is gone: writes not yet under way are dropped, the others end unanswered.
-    pub(super) fn drop_peer_writes(&mut self) {
-        self.peer_epochs = PeerEpochs::default();
-        for key in self.peer_writes.keys() {
-            let write = self.peer_writes.get(key).expect("listed");
-            if write.submitted {
-                continue;
+    /// The connection is gone. What was received may have been answered to the writer (protocol B),
+    /// so it is still written, in order, before this node is promoted or looks for a peer again: a
+    /// new session's data must find none of it on the way.
+    pub(super) fn orphan_peer_writes(&mut self) {
+        // Held back until the disk was a proper target, which it did not become.
+        for key in std::mem::take(&mut self.status.held_peer_writes) {
+            if let Some(write) = self.take_peer_write(key) {
+                self.peer_write_left_epoch(write.epoch, false);
             }
-            // Named in a log transaction under way: it ends when that is done.
-            if write.awaits_log && !self.log.forget(LogOwner::Peer(key)) {
-                continue;
+        }
+        if !self.local_usable() {
+            self.fail_waiting_peer_writes();
+        }
+        self.continue_when_drained();
+    }
+
+    pub(super) fn is_draining_peer_writes(&self) -> bool {
+        self.session.is_none() && !self.peer_writes.is_empty()
+    }
+
+    /// The last write of a lost session has ended.
+    fn continue_when_drained(&mut self) {
+        if self.session.is_some() || !self.peer_writes.is_empty() {
+            return;
+        }
+        // A flush may be under way: its epoch's number must not come again.
+        let last = self.peer_epochs.list.back().expect("one is open").number;
+        let first = PeerEpoch { number: last + 1, ..PeerEpoch::default() };
+        self.peer_epochs.list = VecDeque::from([first]);
+        self.connect_after_drain();
+    }
+
+    /// The disk failed under an epoch, and with it every write that waits behind.
+    fn give_up_epoch(&mut self, why: &str) {
+        if self.session.is_some() {
+            return self.drop_session(C::NetworkFailure, why);
+        }
+        self.fail_waiting_peer_writes();
+    }
+
+    fn fail_waiting_peer_writes(&mut self) {
+        let waiting = self.peer_epochs.list.iter_mut().flat_map(|epoch| epoch.waiting.drain(..));
+        for waiting in waiting.collect::<Vec<_>>() {
+            match waiting {
+                Waiting::Write(key) => self.fail_peer_write(key),
+                // They find the disk as it is.
+                Waiting::Read(key) => self.lock_peer_read(key),
+                Waiting::Comparison(key) => self.lock_comparison(key),
             }
-            let _ = self.take_peer_write(key);
         }
     }
 }

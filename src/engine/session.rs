@@ -149,9 +149,28 @@ impl Engine {
     }
 
     pub(super) fn start_connecting(&mut self, after_ms: u64) {
-        self.connecting = true;
         self.change("looking for the peer", |s| s.connection = C::WFConnection);
-        self.emit(Effect::StartConnecting { after_ms });
+        self.connect_after_drain_ms = Some(after_ms);
+        if !self.is_draining_peer_writes() {
+            self.connect_after_drain();
+        }
+    }
+
+    pub(super) fn connect_after_drain(&mut self) {
+        if let Some(after_ms) = self.connect_after_drain_ms.take() {
+            self.connecting = true;
+            self.emit(Effect::StartConnecting { after_ms });
+        }
+    }
+
+    pub(super) fn stop_connecting(&mut self) {
+        let waited = self.connect_after_drain_ms.take().is_some();
+        if !waited {
+            self.connecting = false;
+            self.emit(Effect::StopConnecting);
+        }
+        self.change("disconnected by command", |s| s.connection = C::Disconnecting);
+        self.change("disconnected by command", |s| s.connection = C::StandAlone);
     }
 
     pub(super) fn session_lost(&mut self, session: SessionId, cause: LossCause) {
@@ -196,7 +215,7 @@ impl Engine {
         self.end_resync_roles();
         self.status.held_state = None;
         self.status.held_sync_uuid = None;
-        self.drop_peer_writes();
+        self.orphan_peer_writes();
         self.drop_peer_reads();
         self.drop_waiting_comparisons();
         self.drop_epochs();

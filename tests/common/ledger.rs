@@ -22,6 +22,8 @@ struct Entry {
 pub struct Ledger {
     blocks: BTreeMap<u64, Entry>,
     stamp: u64,
+    /// Block where storms begin.
+    first_block: u64,
 }
 
 /// The content of a block: recognisable, and different in every 8 bytes.
@@ -49,6 +51,11 @@ impl Ledger {
         self.blocks.values().filter(|entry| entry.answered > 0).count()
     }
 
+    /// Storms leave the blocks before this one alone.
+    pub fn begin_at(&mut self, first_block: u64) {
+        self.first_block = first_block;
+    }
+
     fn ask(&mut self, block: u64) -> u64 {
         self.stamp += 1;
         self.blocks.entry(block).or_default().asked = self.stamp;
@@ -67,7 +74,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Writes random blocks below `blocks`, `depth` at a time, until told to stop (then all are
+    /// Writes random ones of `blocks` blocks, `depth` at a time, until told to stop (then all are
     /// answered) or until the server goes away. Counts answers in `answers`.
     pub fn storm(
         &mut self,
@@ -81,7 +88,7 @@ impl Ledger {
         let mut flying: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
         loop {
             while flying.len() < depth && !stop.load(Ordering::Relaxed) {
-                let block = random.next() % blocks;
+                let block = self.first_block + random.next() % blocks;
                 // One write of a block at a time: two in flight have no order.
                 if flying.values().any(|(other, _)| *other == block) {
                     continue;

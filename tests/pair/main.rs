@@ -5,6 +5,7 @@ mod common;
 
 mod failover;
 mod first_sync;
+mod kills;
 mod order;
 mod refusals;
 mod resync;

@@ -112,6 +112,8 @@ pub struct Swarm {
     pub faults_ms: u64,
     /// Both nodes know that the other is a twinblk node too.
     pub twins: bool,
+    /// Zeroes may be named instead of sent.
+    pub thin: bool,
     /// At the end differences are planted, to be found and mended.
     pub plants: bool,
     /// Actors of the world act by themselves; off in scenarios.
@@ -162,6 +164,7 @@ impl Swarm {
             rates: Rates::NONE,
             faults_ms: 0,
             twins: false,
+            thin: false,
             plants: false,
             actors: false,
             healing_ms: HEALING_MS,
@@ -262,6 +265,7 @@ impl Swarm {
             rates,
             faults_ms,
             twins: false,
+            thin: maintained,
             plants,
             actors: true,
             healing_ms: HEALING_MS,

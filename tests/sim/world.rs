@@ -534,7 +534,7 @@ impl<E: Subject> World<E> {
         let id = end.id;
         self.note(node, format_args!("session {session} is up"));
         let features = twinblk_proto::packet::features::TRIM
-            | twinblk_proto::packet::features::THIN_RESYNC
+            | if self.swarm.thin { twinblk_proto::packet::features::THIN_RESYNC } else { 0 }
             | twinblk_proto::packet::features::WSAME
             | twinblk_proto::packet::features::WZEROES
             | if self.swarm.twins { twinblk_proto::packet::features::TWINBLK } else { 0 };

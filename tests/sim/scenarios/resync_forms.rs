@@ -71,7 +71,9 @@ pub fn checksum_resync_survives_crashes<E: Subject>() {
 
 /// Zeroes are named, not sent.
 pub fn zeroes_are_not_sent<E: Subject>() {
-    let mut stage = Stage::<E>::pair();
+    let mut swarm = Swarm::quiet(ReplicationProtocol::C);
+    swarm.thin = true;
+    let mut stage = Stage::<E>::pair_of(swarm);
     write_alone(&mut stage, 0, 100);
     stage.must(1, CONNECT);
     stage.until_before(0, |effect| {
