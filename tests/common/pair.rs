@@ -19,7 +19,7 @@ use twinblk::control::{Client, ResourceStatus};
 use super::nbd::{NbdClient, Refused};
 
 pub const RESOURCE: &str = "r0";
-const REPLICATION_PORT: u16 = 7788;
+pub const REPLICATION_PORT: u16 = 7788;
 const NBD_PORT: u16 = 10809;
 
 /// No step of a test takes this long on the slowest machine; a test that waits longer has failed.
