@@ -90,7 +90,7 @@ pub fn seeds_hold_every_invariant<E: Subject>() {
     let count = variable("TWINBLK_SIM_SEEDS").unwrap_or(FRESH);
     let mut seeds = REGRESSIONS.to_vec();
     seeds.extend(first..first + count);
-    seeds.extend(FIRST_MAINTAINED..FIRST_MAINTAINED + count / 3);
+    seeds.extend(FIRST_MAINTAINED..FIRST_MAINTAINED + count / 5);
     let next = AtomicU64::new(0);
     let total = Mutex::new((Statistics::default(), Vec::new()));
     std::thread::scope(|scope| {

@@ -70,9 +70,7 @@ pub fn an_interrupted_invalidate_goes_on_the_same_way<E: Subject>() {
             matches!(effect, Effect::SendMeta { packet: Packet::StateChangeReply(_), .. })
         }),
         (0, |effect| matches!(effect, Effect::SendData { packet: Packet::SyncUuid(_), .. })),
-        (1, |effect| {
-            matches!(effect, Effect::SendData { packet: Packet::ThinResyncRequest(_), .. })
-        }),
+        (1, |effect| matches!(effect, Effect::SendData { packet: Packet::ResyncRequest(_), .. })),
     ];
     let begin = || {
         let mut stage = Stage::<E>::pair();
