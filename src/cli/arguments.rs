@@ -140,6 +140,16 @@ pub(super) enum Verb {
         #[command(flatten)]
         on: Resources,
     },
+    /// Make the device of a primary a block device of this machine
+    AttachDevice(Resources),
+    /// Remove the block device of this machine
+    DetachDevice {
+        /// Even while it is mounted or open: who uses it gets I/O errors
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        on: Resources,
+    },
     /// Show what resources do, and why
     Status {
         /// Go on showing it after each change
@@ -396,6 +406,8 @@ mod tests {
             "disconnect",
             "attach",
             "detach",
+            "attach-device",
+            "detach-device",
             "status",
             "role",
             "cstate",

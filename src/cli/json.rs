@@ -9,7 +9,8 @@ use crate::config::options::{OptionSet, Section, Value as OptionValue};
 use crate::config::{Config, Host, MetaDisk, Resource};
 use crate::control::ResourceStatus;
 use crate::control::status::{
-    Counters, GenerationStatus, NbdStatus, NodeStatus, ResyncStatus, VerifiedStatus, VerifyStatus,
+    Counters, GenerationStatus, KernelDeviceStatus, NbdStatus, NodeStatus, ResyncStatus,
+    VerifiedStatus, VerifyStatus,
 };
 
 /// What DRBD prints when it does not know how long it will take.
@@ -40,6 +41,7 @@ struct StatusEntry<'a> {
     verify: &'a Option<VerifyStatus>,
     verified: &'a Option<VerifiedStatus>,
     nbd: &'a NbdStatus,
+    kernel_device: &'a KernelDeviceStatus,
 }
 
 #[derive(Serialize)]
@@ -152,7 +154,7 @@ fn status(status: &ResourceStatus) -> StatusEntry<'_> {
             minor: status.minor,
             disk_state: status.disk.as_str(),
             client: false,
-            open: !status.nbd.clients.is_empty(),
+            open: status.is_open(),
             quorum: true,
             size: status.size_bytes / 1024,
             read: counters.dr,
@@ -178,6 +180,7 @@ fn status(status: &ResourceStatus) -> StatusEntry<'_> {
         verify: &status.verify,
         verified: &status.verified,
         nbd: &status.nbd,
+        kernel_device: &status.kernel_device,
     }
 }
 
@@ -464,11 +467,12 @@ mod tests {
             "verify",
             "verified",
             "nbd",
+            "kernel-device",
         ]
         .into_iter()
         .filter(|key| read[0].get(key).is_some())
         .collect();
-        assert_eq!(ours.len(), 11, "{ours:?}");
+        assert_eq!(ours.len(), 12, "{ours:?}");
         assert_eq!(read[0]["connection-state"], "SyncSource");
         assert_eq!(statuses(&[]), "[]\n");
     }

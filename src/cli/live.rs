@@ -39,6 +39,10 @@ fn request(verb: &Verb) -> Option<(&'static str, &[String], Command)> {
         Verb::Secondary { force, on } => {
             ("secondary", &on.resources, Command::Secondary { force: *force })
         }
+        Verb::AttachDevice(on) => ("attach-device", &on.resources, Command::AttachDevice),
+        Verb::DetachDevice { force, on } => {
+            ("detach-device", &on.resources, Command::DetachDevice { force: *force })
+        }
         Verb::NewCurrentUuid { clear_bitmap, on } => (
             "new-current-uuid",
             &on.resources,

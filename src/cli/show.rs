@@ -5,7 +5,7 @@ use std::fmt::Write;
 use twinblk_proto::state::{ConnectionState, DiskState, Role};
 
 use crate::control::ResourceStatus;
-use crate::control::status::ResyncStatus;
+use crate::control::status::{KernelDeviceStatus, ResyncStatus};
 
 /// What nobody is told by an empty screen.
 pub(super) const NOTHING_UP: &str = "# No currently configured DRBD found.\n";
@@ -41,7 +41,7 @@ fn resource(status: &ResourceStatus, style: Style) -> String {
         let direct = if status.direct_io { "yes" } else { "no" };
         let _ = write!(out, " backend:{} direct-io:{direct}", status.backend);
     }
-    let open = if status.nbd.clients.is_empty() { "no" } else { "yes" };
+    let open = if status.is_open() { "yes" } else { "no" };
     let _ = writeln!(out, " open:{open}");
     out += &peer(status, style);
     if let Some(resync) = status.resync.as_ref().filter(|_| style.bar) {
@@ -59,7 +59,8 @@ fn resource(status: &ResourceStatus, style: Style) -> String {
     for uri in &status.nbd.uris {
         let _ = writeln!(out, "  export:{uri}");
     }
-    for client in &status.nbd.clients {
+    out += &kernel_device(&status.kernel_device);
+    for client in status.nbd.clients.iter().filter(|client| !client.is_kernel) {
         let _ = writeln!(out, "  client:{} since:{}s", client.peer, client.since_s);
     }
     for (label, text) in [("reason", &status.reason), ("hint", &status.hint)] {
@@ -103,6 +104,30 @@ fn peer(status: &ResourceStatus, style: Style) -> String {
         let _ = write!(out, " resync-suspended:{paused}");
     }
     out.push('\n');
+    out
+}
+
+/// `device:/dev/nbd0 link:/dev/drbd0 attached sockets:2 mounted on /mnt`
+fn kernel_device(device: &KernelDeviceStatus) -> String {
+    let mut out = String::new();
+    if !device.path.is_empty() {
+        let _ = write!(out, "  device:{}", device.path);
+        if !device.link.is_empty() {
+            let _ = write!(out, " link:{}", device.link);
+        }
+        let _ = write!(out, " {} sockets:{}", device.state, device.sockets);
+        if !device.holders.is_empty() {
+            let _ = write!(out, " {}", device.holders.join(", "));
+        }
+        out.push('\n');
+    }
+    if !device.reason.is_empty() {
+        let _ = write!(out, "  no device: {}", device.reason);
+        if !device.hint.is_empty() {
+            let _ = write!(out, "; {}", device.hint);
+        }
+        out.push('\n');
+    }
     out
 }
 

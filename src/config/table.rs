@@ -204,6 +204,7 @@ pub const TABLE: &[Spec] = &[
     other(Nbd, "listen", Kind::Listen, Acts),
     text(Nbd, "unix", 107, Acts), // longest name of a unix socket
     other(Nbd, "allow", Kind::Network, Acts),
+    flag(Nbd, "attach", true, Acts),
     text(Nbd, "tls", ANY_TEXT, Refused(NO_TLS)),
     // --- global: about the kernel module and the original tools, in the order of their dump
     flag(Global, "disable-ip-verification", false, Irrelevant),

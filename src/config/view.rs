@@ -49,12 +49,20 @@ pub enum MetaDiskPlace {
 }
 
 /// Where clients are served. Nothing set: on a socket in the run directory only.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NbdListen {
     pub listen: Vec<SocketAddr>,
     pub unix: Option<PathBuf>,
     /// Who may come over TCP; empty: everybody.
     pub allow: Vec<Network>,
+    /// A primary makes the device a block device of its own kernel.
+    pub attach: bool,
+}
+
+impl Default for NbdListen {
+    fn default() -> Self {
+        Self { listen: Vec::new(), unix: None, allow: Vec::new(), attach: true }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -322,6 +330,7 @@ fn nbd_listen(layers: &Layers<'_>) -> NbdListen {
         listen: listen.into_iter().filter_map(|setting| address(&setting.value)).collect(),
         unix: layers.text(Section::Nbd, "unix").map(PathBuf::from),
         allow: allow.into_iter().filter_map(|setting| network(&setting.value)).collect(),
+        attach: layers.flag(Section::Nbd, "attach"),
     }
 }
 

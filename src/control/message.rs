@@ -50,6 +50,13 @@ pub enum Command {
         #[serde(default)]
         force: bool,
     },
+    /// Make the device of a primary a block device of this machine.
+    AttachDevice,
+    DetachDevice {
+        /// Even while it is mounted or open: who uses it gets I/O errors.
+        #[serde(default)]
+        force: bool,
+    },
     Invalidate,
     InvalidateRemote,
     Outdate,

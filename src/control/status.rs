@@ -53,6 +53,7 @@ pub struct ResourceStatus {
     /// Present when the peer told its own in this connection.
     pub peer_generations: Option<GenerationStatus>,
     pub nbd: NbdStatus,
+    pub kernel_device: KernelDeviceStatus,
     /// Host name and address of this node, as configured.
     pub local: NodeStatus,
     pub peer: NodeStatus,
@@ -94,6 +95,7 @@ impl Default for ResourceStatus {
             generations: GenerationStatus::default(),
             peer_generations: None,
             nbd: NbdStatus::default(),
+            kernel_device: KernelDeviceStatus::default(),
             local: NodeStatus::default(),
             peer: NodeStatus::default(),
             protocol_version: 0,
@@ -118,6 +120,12 @@ impl ResourceStatus {
         self.paused_user = state.paused_user;
         self.paused_peer = state.paused_peer;
         self.paused_dependency = state.paused_after;
+    }
+
+    /// Somebody uses the device: a client, or on this machine a file system or the like.
+    pub fn is_open(&self) -> bool {
+        !self.kernel_device.holders.is_empty()
+            || self.nbd.clients.iter().any(|client| !client.is_kernel)
     }
 
     pub fn is_suspended(&self) -> bool {
@@ -261,6 +269,30 @@ pub struct NbdClientStatus {
     pub since_s: u64,
     pub requests: u64,
     pub in_flight: u64,
+    /// Of the requests: FLUSH, writes with FUA, and TRIM or WRITE_ZEROES.
+    pub flushes: u64,
+    pub fuas: u64,
+    pub zeroes: u64,
+    /// A connection of this machine's own block device.
+    pub is_kernel: bool,
+}
+
+/// The device as a block device of this machine's kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct KernelDeviceStatus {
+    /// `/dev/nbd0`; empty while there is none.
+    pub path: String,
+    /// The configured device, as far as it is a link to it.
+    pub link: String,
+    /// `attached`; `waiting` while nobody serves it and its requests wait; empty.
+    pub state: String,
+    pub sockets: u64,
+    /// `mounted on /mnt`
+    pub holders: Vec<String>,
+    /// Why there is none, or something about it is not as it should be.
+    pub reason: String,
+    pub hint: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify, watch};
+use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, timeout, timeout_at};
-use twinblk_proto::state::{ConnectionState, DiskState};
+use twinblk_proto::state::{ConnectionState, DiskState, Role};
 
 use super::DaemonOptions;
+use super::attachment::{self, Attachment};
 use super::listeners::Listeners;
 use super::report;
 use super::translate::{self, Plan};
@@ -30,6 +32,17 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 struct Running {
     plan: Plan,
     handle: ResourceHandle,
+    attachment: Attachment,
+    /// Keeps the attachment in line with the resource.
+    keeper: RefCell<Option<AbortHandle>>,
+}
+
+impl Running {
+    fn stop_keeping(&self) {
+        if let Some(keeper) = self.keeper.take() {
+            keeper.abort();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -96,7 +109,9 @@ impl Manager {
             .map_err(|error| {
                 Outcome::failed(exit::OTHER, format!("{name}: cannot start a thread: {error}"))
             })?;
-        let running = Rc::new(Running { plan, handle });
+        let attachment = Attachment::new(&self.options, &plan);
+        let keeper = RefCell::default();
+        let running = Rc::new(Running { plan, handle, attachment, keeper });
         self.running.borrow_mut().insert(name.to_owned(), running.clone());
         let Plan { places, allow, .. } = &running.plan;
         let offered = self.listeners.borrow_mut().offer(name, places, allow);
@@ -105,6 +120,8 @@ impl Manager {
             return Err(Outcome::failed(exit::OTHER, format!("{name}: {error}"))
                 .with_hint("choose another address in the nbd section, or end who listens there"));
         }
+        let keeping = keep_attached(running.clone(), self.exports.clone(), self.changes.clone());
+        *running.keeper.borrow_mut() = Some(spawn_local(keeping).abort_handle());
         self.changed();
         Ok(running)
     }
@@ -159,6 +176,11 @@ impl Manager {
         let _alone = gate.lock().await;
         // As in DRBD, to take down what is not up is no error.
         let Some(running) = self.find(name) else { return Outcome::done() };
+        // Held until the resource is gone: nothing attaches it again meanwhile.
+        let _released = match running.attachment.release(&running.handle, false).await {
+            Ok(released) => released,
+            Err(outcome) => return outcome,
+        };
         let outcome = self.verb(name, &running, Verb::Down).await;
         if outcome.is_done() {
             self.forget(name, &running).await;
@@ -166,8 +188,32 @@ impl Manager {
         outcome
     }
 
+    /// The device comes with the role: whoever is told "done" finds it.
+    async fn primary(&self, name: &str, running: &Running, force: bool) -> Outcome {
+        let outcome = self.verb(name, running, Verb::Primary { force }).await;
+        if outcome.is_done() {
+            let attached = running.attachment.reconcile(&running.handle, &self.exports).await;
+            if let Err(error) = attached {
+                tracing::info!(resource = name, %error, hint = error.hint(), "no kernel device");
+            }
+        }
+        outcome
+    }
+
+    async fn secondary(&self, name: &str, running: &Running, force: bool) -> Outcome {
+        let Ok(snapshot) = running.handle.snapshot().await else { return went_down(name) };
+        if snapshot.engine.state.role != Role::Primary {
+            return self.verb(name, running, Verb::Secondary { force }).await;
+        }
+        match running.attachment.release(&running.handle, force).await {
+            Ok(_released) => self.verb(name, running, Verb::Secondary { force }).await,
+            Err(outcome) => outcome,
+        }
+    }
+
     /// Ends a resource's thread and waits for it, so that the next one finds the disk free.
     async fn forget(&self, name: &str, running: &Running) {
+        running.stop_keeping();
         self.listeners.borrow_mut().withdraw(name);
         self.running.borrow_mut().remove(name);
         running.handle.stop();
@@ -186,14 +232,31 @@ impl Manager {
         self.ended.notified().await;
     }
 
+    /// The first device of this machine that somebody uses.
+    async fn device_in_use(&self) -> Option<Outcome> {
+        let all: Vec<Rc<Running>> = self.running.borrow().values().cloned().collect();
+        for running in all {
+            if let Some(mut outcome) = running.attachment.is_held().await {
+                outcome.hint += "; to leave the device waiting for the next daemon: kill -TERM";
+                return Some(outcome);
+            }
+        }
+        None
+    }
+
     /// Closes the clients and takes every resource down, within bounds; what does not obey is left
-    /// as after a crash.
+    /// as after a crash. A device of this machine that is in use is left waiting for the next
+    /// daemon.
     pub(super) async fn take_all_down(&self) {
         let names: Vec<String> = self.running.borrow().keys().cloned().collect();
         let mut leaving = Vec::new();
         for name in &names {
             self.listeners.borrow_mut().withdraw(name);
             let Some(running) = self.find(name) else { continue };
+            running.stop_keeping();
+            if let Err(outcome) = running.attachment.release(&running.handle, false).await {
+                tracing::info!(resource = name, "{}: it waits for the next daemon", outcome.detail);
+            }
             running.handle.dismiss_clients();
             leaving.push((name, running));
         }
@@ -271,6 +334,33 @@ impl Manager {
     }
 }
 
+/// Looks after every change, and again soon where something is not as it should be.
+async fn keep_attached(running: Rc<Running>, exports: Exports, changes: Arc<watch::Sender<u64>>) {
+    let mut seen = changes.subscribe();
+    seen.mark_changed();
+    let mut look_again = false;
+    loop {
+        let changed = async {
+            if seen.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        if look_again {
+            let _ = timeout(attachment::RETRY_PAUSE, changed).await;
+        } else {
+            changed.await;
+        }
+        let attachment = &running.attachment;
+        look_again = match attachment.reconcile(&running.handle, &exports).await {
+            Ok(look_again) => look_again,
+            Err(error) => {
+                tracing::info!(%error, hint = error.hint(), "no kernel device");
+                false
+            }
+        };
+    }
+}
+
 fn went_down(name: &str) -> Outcome {
     Outcome::no_such_resource(name)
 }
@@ -283,6 +373,9 @@ impl Handler for Desk {
     async fn perform(&self, resource: Option<&str>, command: &Command) -> Outcome {
         let manager = &self.0;
         if *command == Command::Shutdown {
+            if let Some(outcome) = manager.device_in_use().await {
+                return outcome;
+            }
             manager.take_all_down().await;
             manager.ended.notify_one();
             return Outcome::done();
@@ -299,8 +392,21 @@ impl Handler for Desk {
                 Verb::Connect { discard_my_data, dry_run: false }
             }
             Command::Disconnect { force } => Verb::Disconnect { force },
-            Command::Primary { force } => Verb::Primary { force },
-            Command::Secondary { force } => Verb::Secondary { force },
+            Command::Primary { .. }
+            | Command::Secondary { .. }
+            | Command::AttachDevice
+            | Command::DetachDevice { .. } => {
+                let Some(running) = manager.find(name) else {
+                    return Outcome::no_such_resource(name);
+                };
+                let (attachment, handle) = (&running.attachment, &running.handle);
+                return match *command {
+                    Command::Primary { force } => manager.primary(name, &running, force).await,
+                    Command::Secondary { force } => manager.secondary(name, &running, force).await,
+                    Command::DetachDevice { force } => attachment.detach(handle, force).await,
+                    _ => attachment.attach(handle, &manager.exports).await,
+                };
+            }
             Command::Invalidate => Verb::Invalidate,
             Command::InvalidateRemote => Verb::InvalidateRemote,
             Command::Outdate => Verb::Outdate,
@@ -348,7 +454,9 @@ impl Handler for Desk {
         for (_, running) in wanted {
             // One that goes down in this moment is left out.
             if let Ok(snapshot) = running.handle.snapshot().await {
-                statuses.push(report::status(&running.plan, &snapshot));
+                let mut status = report::status(&running.plan, &snapshot);
+                status.kernel_device = running.attachment.status();
+                statuses.push(status);
             }
         }
         Ok(statuses)

@@ -7,6 +7,7 @@
 //!
 //! The main thread never touches data: it negotiates, translates the configuration and waits.
 
+mod attachment;
 mod listeners;
 mod manager;
 pub mod options;

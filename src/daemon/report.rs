@@ -95,6 +95,10 @@ fn client(client: &ClientSnapshot) -> NbdClientStatus {
         since_s: client.since.as_secs(),
         requests: client.requests,
         in_flight: client.in_flight,
+        flushes: client.asked.flushes,
+        fuas: client.asked.fuas,
+        zeroes: client.asked.zeroes,
+        is_kernel: client.is_kernel,
     }
 }
 

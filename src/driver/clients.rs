@@ -11,22 +11,44 @@ use crate::buffer::{Buffer, BufferPool, Payload};
 use crate::engine::effect::ClientError;
 use crate::engine::event::{ClientOperation, PayloadId, RequestId};
 use crate::engine::limits::{MAX_REQUEST_SECTORS, MAX_ZERO_SECTORS};
-use crate::nbd::{Client, ClientId, Cookie, Errno, Reply};
+use crate::nbd::{Client, ClientId, Cookie, Errno, Origin, Reply};
 
 /// A client on this resource.
 #[derive(Debug)]
 pub(super) struct Seat {
     client: Client,
+    origin: Origin,
     pub since: Instant,
     pub requests: u64,
     pub in_flight: u64,
+    pub asked: Asked,
     touched: bool,
+}
+
+/// How often a client asked for what a device must not lose on the way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    pub flushes: u64,
+    /// Writes and zeroes with FUA.
+    pub fuas: u64,
+    /// TRIM and WRITE_ZEROES.
+    pub zeroes: u64,
 }
 
 impl Seat {
     /// Address, or process id on the unix socket.
     pub(super) fn peer(&self) -> &str {
         self.client.peer()
+    }
+
+    /// A connection of a device of this machine's kernel, rather than a client of its own.
+    pub(super) fn is_kernel(&self) -> bool {
+        self.origin == Origin::KernelDevice
+    }
+
+    /// Still takes requests.
+    pub(super) fn is_serving(&self) -> bool {
+        self.client.is_serving()
     }
 }
 
@@ -37,6 +59,7 @@ struct Whole {
     cookie: Cookie,
     pieces: usize,
     failure: Option<ClientError>,
+    origin: Origin,
     /// Where the pieces of a large read are put together.
     assembly: Option<Buffer>,
 }
@@ -70,15 +93,18 @@ impl Clients {
     /// `start` gets the number of the new client and starts its tasks.
     pub(super) fn add(
         &mut self,
+        origin: Origin,
         start: impl FnOnce(ClientId) -> io::Result<Client>,
     ) -> io::Result<()> {
         // The number must be known before there is a client.
         let id = ClientId(self.seats.next_number());
         let seat = Seat {
             client: start(id)?,
+            origin,
             since: Instant::now(),
             requests: 0,
             in_flight: 0,
+            asked: Asked::default(),
             touched: false,
         };
         assert_eq!(self.seats.insert(seat), id.0);
@@ -112,9 +138,20 @@ impl Clients {
         pool: &BufferPool,
         requests: &mut Vec<(RequestId, ClientOperation)>,
     ) {
+        let mut origin = Origin::Client;
         if let Some(seat) = self.seats.get_mut(client.0) {
             seat.requests += 1;
             seat.in_flight += 1;
+            origin = seat.origin;
+            match transfer {
+                Transfer::Flush => seat.asked.flushes += 1,
+                Transfer::Write { fua, .. } => seat.asked.fuas += u64::from(fua),
+                Transfer::Zero { fua, .. } => {
+                    seat.asked.zeroes += 1;
+                    seat.asked.fuas += u64::from(fua);
+                }
+                Transfer::Read => {}
+            }
         }
         let limit_sectors = match transfer {
             Transfer::Zero { .. } => MAX_ZERO_SECTORS,
@@ -129,6 +166,7 @@ impl Clients {
             cookie,
             pieces: pieces as usize,
             failure: None,
+            origin,
             assembly,
         });
         for piece in 0..pieces {
@@ -190,6 +228,11 @@ impl Clients {
         };
         if let Some(seat) = self.seats.get_mut(whole.client.0) {
             seat.in_flight -= 1;
+            // The kernel would hand an error to the application. Without an answer it asks again
+            // where the device is served next.
+            if seat.is_kernel() && whole.failure == Some(ClientError::NotPrimary) {
+                return seat.client.let_go(false);
+            }
         }
         self.reply(whole.client, whole.cookie, reply);
     }
@@ -214,14 +257,30 @@ impl Clients {
         }
     }
 
-    /// Answers everybody with ESHUTDOWN and closes: this node is not Primary any more.
+    /// Answers everybody with ESHUTDOWN and closes: this node is not Primary any more. A device of
+    /// the kernel gets the answers that are on their way and keeps its other requests.
     pub(super) fn shut_down(&mut self) {
-        let ids: Vec<u64> = self.seats.iter().map(|(id, _)| id).collect();
-        for id in ids {
-            if let Some(seat) = self.seats.get_mut(id) {
-                seat.client.shut_down();
+        for seat in self.seats() {
+            match seat.origin {
+                Origin::Client => seat.client.shut_down(),
+                Origin::KernelDevice => seat.client.let_go(true),
             }
         }
+    }
+
+    /// The device has this size from now on.
+    pub(super) fn resized(&self, size_bytes: u64) {
+        self.seats().for_each(|seat| seat.client.resized(size_bytes));
+    }
+
+    /// Requests of a kernel device whose connection has ended are still being carried out. The
+    /// kernel sends them again on the next one, which must find them done: a write that is left
+    /// over would otherwise overwrite what was written and acknowledged after it (nbd.md 0.4).
+    pub(super) fn has_left_over(&self) -> bool {
+        self.wholes.iter().any(|(_, whole)| {
+            whole.origin == Origin::KernelDevice
+                && self.seats.get(whole.client.0).is_none_or(|seat| !seat.is_serving())
+        })
     }
 }
 

@@ -6,7 +6,9 @@ use std::os::unix::net::UnixStream;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
-use crate::nbd::{Accepted, ClientEvent, Contexts, ExportInfo, Negotiated, Request, Socket};
+use crate::nbd::{
+    Accepted, ClientEvent, Contexts, ExportInfo, GoneReason, Negotiated, Origin, Request, Socket,
+};
 
 struct Bench {
     clients: Clients,
@@ -19,8 +21,12 @@ struct Bench {
 const MIB: usize = 1 << 20;
 
 impl Bench {
-    /// One client with a plain socket at the other end.
     fn new() -> Self {
+        Self::with(Origin::Client)
+    }
+
+    /// One client with a plain socket at the other end.
+    fn with(origin: Origin) -> Self {
         let (near, socket) = UnixStream::pair().expect("a pair of sockets");
         near.set_nonblocking(true).expect("nonblocking");
         let accepted = Accepted {
@@ -32,11 +38,14 @@ impl Bench {
             },
             peer: "test".to_owned(),
             permit: None,
+            origin,
         };
         let (sender, events) = unbounded_channel();
         let pool = BufferPool::default();
         let mut clients = Clients::default();
-        clients.add(|id| Client::start(accepted, pool.clone(), sender, id)).expect("a client");
+        clients
+            .add(origin, |id| Client::start(accepted, pool.clone(), sender, id))
+            .expect("a client");
         Self { clients, payloads: Slab::default(), pool, events, socket }
     }
 
@@ -175,5 +184,68 @@ fn answers_to_vanished_clients_are_dropped_and_their_requests_forgotten() {
         bench.clients.answered(pieces[0].0, Ok(None));
         assert_eq!(bench.clients.open_requests(), 0);
         bench.clients.flush();
+    });
+}
+
+fn run_kernel(test: impl AsyncFnOnce(Bench)) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("one");
+    let bench = async { test(Bench::with(Origin::KernelDevice)).await };
+    tokio::task::LocalSet::new().block_on(&runtime, bench);
+}
+
+/// A write that an ended connection left over must be done before the next connection is served:
+/// the kernel sends it again, acknowledged writes follow, and the first copy would undo them.
+#[test]
+fn what_the_kernel_device_left_over_is_known_until_it_is_done() {
+    run_kernel(async |mut bench| {
+        assert!(!bench.clients.has_left_over());
+        let event = bench.ask(1, 0, 4096, vec![9; 4096]).await;
+        let ClientEvent::Request { client, .. } = event else { panic!("{event:?}") };
+        let pieces = bench.admit(event);
+        assert!(!bench.clients.has_left_over(), "its connection lives");
+        bench.socket.shutdown(std::net::Shutdown::Both).expect("open");
+        let gone = bench.events.recv().await.expect("an event");
+        assert!(matches!(gone, ClientEvent::Gone { .. }), "{gone:?}");
+        assert!(bench.clients.has_left_over(), "nothing more is read from it");
+        bench.clients.remove(client);
+        assert!(bench.clients.has_left_over());
+        bench.clients.answered(pieces[0].0, Ok(None));
+        assert!(!bench.clients.has_left_over());
+    });
+}
+
+/// Programs are told with ESHUTDOWN; the kernel would make an I/O error of it.
+#[test]
+fn the_kernel_device_hears_no_error_when_the_role_is_given_up() {
+    run_kernel(async |mut bench| {
+        let event = bench.ask(1, 0, 4096, vec![9; 4096]).await;
+        let pieces = bench.admit(event);
+        bench.clients.shut_down();
+        bench.clients.flush();
+        bench.clients.answered(pieces[0].0, Err(ClientError::NotPrimary));
+        let gone = bench.events.recv().await.expect("an event");
+        let ClientEvent::Gone { reason, .. } = gone else { panic!("{gone:?}") };
+        assert_eq!(reason, GoneReason::LetGo);
+        let mut rest = Vec::new();
+        bench.socket.read_to_end(&mut rest).expect("closed");
+        assert!(rest.is_empty(), "{rest:?}");
+    });
+}
+
+#[test]
+fn what_must_arrive_is_counted() {
+    run_kernel(async |mut bench| {
+        let flush = Transfer::Flush;
+        let write = Transfer::Write { payload: bench.payload(1, 512), fua: true };
+        let zero = Transfer::Zero { may_unmap: true, fua: false };
+        let mut admitted = Vec::new();
+        let id = ClientId(0);
+        for (transfer, length) in [(flush, 0), (write, 512), (zero, 4096), (Transfer::Read, 512)] {
+            let Bench { clients, payloads, pool, .. } = &mut bench;
+            clients.admit((id, Cookie(9)), (0, length), transfer, payloads, pool, &mut admitted);
+        }
+        let seat = bench.clients.seats().next().expect("the client");
+        assert_eq!(seat.asked, Asked { flushes: 1, fuas: 1, zeroes: 1 });
+        assert_eq!(seat.requests, 4);
     });
 }

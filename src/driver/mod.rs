@@ -29,6 +29,7 @@ mod slab;
 mod snapshot;
 mod timers;
 
+pub use clients::Asked;
 pub use exports::Exports;
 pub use handle::{Gone, ResourceHandle, spawn};
 pub use open::BackingPlace;

@@ -1,5 +1,6 @@
 //! NBD clients and what they ask, on their way to the engine.
 
+use rustix::process::configure_io_flusher_behavior;
 use twinblk_proto::units::BLOCK_BYTES;
 
 use super::allocation;
@@ -9,11 +10,16 @@ use super::serving::local_disk_is_authoritative;
 use crate::engine::event::{Event, Time};
 use crate::nbd::reply::EXTENT_LIMIT;
 use crate::nbd::{
-    Accepted, Client, ClientEvent, ClientId, Context, Contexts, Cookie, Extent, Reply, Request,
+    Accepted, Client, ClientEvent, ClientId, Context, Contexts, Cookie, Extent, Origin, Reply,
+    Request,
 };
 
 /// Bytes that one answer about out-of-sync blocks looks at: 262144 bits, well under a millisecond.
 const OUT_OF_SYNC_LOOK_BYTES: u64 = 1 << 30;
+
+/// Connections of the kernel's device that wait for others: a device has at most 4, and they are
+/// replaced as a whole.
+const PARKED_MAX: usize = 8;
 
 /// `base:allocation` (nbd.md 1.3): a hole that reads as zeroes.
 const HOLE_AND_ZERO: u32 = 1 | 2;
@@ -21,7 +27,38 @@ const HOLE_AND_ZERO: u32 = 1 | 2;
 const OUT_OF_SYNC: u32 = 1;
 
 impl Driver {
+    /// The kernel's device waits behind what its former connections left over.
     pub(super) fn take_client(&mut self, now: Time, accepted: Accepted) {
+        if accepted.origin == Origin::KernelDevice && self.clients.has_left_over() {
+            if self.parked.len() == PARKED_MAX {
+                // The kernel has given up the oldest ones long ago, or notices that it has to.
+                self.parked.pop_front();
+            }
+            self.parked.push_back(accepted);
+            self.changed = true;
+            return;
+        }
+        self.seat_client(now, accepted);
+    }
+
+    pub(super) fn serve_parked(&mut self, now: Time) {
+        if self.clients.has_left_over() {
+            return;
+        }
+        for accepted in std::mem::take(&mut self.parked) {
+            self.seat_client(now, accepted);
+        }
+    }
+
+    fn seat_client(&mut self, now: Time, accepted: Accepted) {
+        let origin = accepted.origin;
+        if origin == Origin::KernelDevice {
+            // File systems of this machine wait for this thread: memory that it asks for must not
+            // be made free by writing to them (nbd.md 3.5). Needs CAP_SYS_RESOURCE.
+            if let Err(error) = configure_io_flusher_behavior(true) {
+                tracing::info!(resource = self.setup.name, %error, "not marked as a flusher");
+            }
+        }
         let peer = accepted.peer.clone();
         // The role may have changed since the negotiation.
         if let Err(reason) = self.export().serving {
@@ -29,7 +66,7 @@ impl Driver {
             return;
         }
         let (pool, events) = (self.pool.clone(), self.client_events.clone());
-        match self.clients.add(|id| Client::start(accepted, pool, events, id)) {
+        match self.clients.add(origin, |id| Client::start(accepted, pool, events, id)) {
             Ok(()) => {
                 tracing::info!(resource = self.setup.name, peer, "client connected");
                 self.clients_changed(now);

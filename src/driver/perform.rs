@@ -97,6 +97,7 @@ impl Driver {
             }
             Effect::SizeChanged { sectors } => {
                 tracing::info!(resource = self.setup.name, sectors, "size");
+                self.clients.resized(sectors * twinblk_proto::units::SECTOR_BYTES);
                 self.changed = true;
             }
             Effect::Note { level, text } => {
@@ -157,6 +158,8 @@ impl Driver {
             since: seat.since.elapsed(),
             requests: seat.requests,
             in_flight: seat.in_flight,
+            asked: seat.asked,
+            is_kernel: seat.is_kernel(),
         };
         let disk = self.backing.as_ref().map(|backing| &backing.data);
         Snapshot {
@@ -165,6 +168,9 @@ impl Driver {
             backend: disk.map_or("", Disk::backend_name),
             direct_io: disk.is_some_and(Disk::is_direct),
             clients: self.clients.seats().map(client).collect(),
+            kernel_sockets: self.parked.len()
+                + self.clients.seats().filter(|seat| seat.is_kernel() && seat.is_serving()).count(),
+            takeovers: self.takeovers,
             payloads_held: self.payloads.len(),
             requests_open: self.clients.open_requests(),
             disk_actions: self.backing.as_ref().map_or(0, |backing| backing.actions.len()),

@@ -21,7 +21,7 @@ use crate::engine::Engine;
 use crate::engine::effect::{Effects, Refusal};
 use crate::engine::event::{ClientOperation, CommandId, Event, PayloadId, RequestId, Time};
 use crate::link::LinkEvent;
-use crate::nbd::ClientEvent;
+use crate::nbd::{Accepted, ClientEvent};
 
 /// Events taken from one source in one turn. Enough to share a submission and a write among many,
 /// few enough that the first of them is answered within a millisecond.
@@ -51,6 +51,10 @@ pub(super) struct Driver {
     pub(super) clients: Clients,
     pub(super) client_events: UnboundedSender<ClientEvent>,
     client_inbox: UnboundedReceiver<ClientEvent>,
+    /// Connections of the kernel's device that wait for what the ones before left over.
+    pub(super) parked: VecDeque<Accepted>,
+    /// See [`super::Snapshot::takeovers`].
+    pub(super) takeovers: u64,
     orders: UnboundedReceiver<Order>,
     pub(super) commands: BTreeMap<CommandId, oneshot::Sender<Result<(), Refusal>>>,
     next_command: u64,
@@ -98,6 +102,8 @@ impl Driver {
             clients: Clients::default(),
             client_events,
             client_inbox,
+            parked: VecDeque::new(),
+            takeovers: 0,
             orders,
             commands: BTreeMap::new(),
             next_command: 0,
@@ -178,6 +184,9 @@ impl Driver {
             handled += 1;
             self.open_disk();
             self.handle_followups(now);
+        }
+        if !self.parked.is_empty() {
+            self.serve_parked(now);
         }
         if handled > 0 {
             self.engine.settle(now, &mut self.effects);

@@ -1,7 +1,7 @@
 //! Whether clients are served, and what those are told that are not.
 
 use tokio::sync::mpsc::UnboundedSender;
-use twinblk_proto::state::{DiskState, Role, State};
+use twinblk_proto::state::{ConnectionState, DiskState, Role, State};
 use twinblk_proto::units::SECTOR_BYTES;
 
 use super::handle::Order;
@@ -21,6 +21,7 @@ impl Driver {
         if old.role == Role::Primary && new.role != Role::Primary {
             self.clients.shut_down();
         }
+        self.takeovers += u64::from(takes_the_peers_data(&new));
     }
 
     /// From now on clients can find this resource.
@@ -92,7 +93,39 @@ pub(super) fn describe(state: &State) -> String {
     text
 }
 
+/// The peer writes, or copies its data here, while this node does not: what a client of this node
+/// remembers of the content may be of the past.
+fn takes_the_peers_data(state: &State) -> bool {
+    use ConnectionState as C;
+    let is_target = matches!(
+        state.connection,
+        C::StartingSyncT | C::WFBitMapT | C::WFSyncUUID | C::SyncTarget | C::PausedSyncT
+    );
+    state.role != Role::Primary && (is_target || state.peer == Role::Primary)
+}
+
 /// Whether the local disk alone knows what the device holds.
 pub(super) fn local_disk_is_authoritative(state: &State) -> bool {
     state.disk == DiskState::UpToDate
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device of the kernel that waits for its server must not go on with these behind its back.
+    #[test]
+    fn the_peers_data_takes_over() {
+        let at = |role, peer, connection| {
+            takes_the_peers_data(&State { role, peer, connection, ..State::default() })
+        };
+        let (primary, secondary) = (Role::Primary, Role::Secondary);
+        assert!(at(secondary, primary, ConnectionState::Connected));
+        assert!(at(secondary, secondary, ConnectionState::SyncTarget));
+        assert!(at(secondary, secondary, ConnectionState::WFBitMapT));
+        assert!(!at(secondary, secondary, ConnectionState::SyncSource));
+        assert!(!at(secondary, secondary, ConnectionState::Connected));
+        assert!(!at(secondary, Role::Unknown, ConnectionState::WFConnection));
+        assert!(!at(primary, secondary, ConnectionState::SyncTarget), "it reads what is newer");
+    }
 }

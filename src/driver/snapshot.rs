@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::clients::Asked;
 use crate::engine::status::Status;
 
 /// The state of a resource at one moment.
@@ -13,6 +14,12 @@ pub struct Snapshot {
     pub backend: &'static str,
     pub direct_io: bool,
     pub clients: Vec<ClientSnapshot>,
+    /// Connections of the kernel's device that are served, or will be when what the ones before
+    /// left over is done.
+    pub kernel_sockets: usize,
+    /// How often, while this node was Secondary, the peer's data took the place of its own, or may
+    /// have: what a kernel device remembers of the content from before is not true any more.
+    pub takeovers: u64,
     /// Payloads that the engine has not released, requests that it has not answered, disk actions
     /// under way: all are 0 when nothing happens, or something leaks.
     pub payloads_held: usize,
@@ -27,4 +34,7 @@ pub struct ClientSnapshot {
     pub since: Duration,
     pub requests: u64,
     pub in_flight: u64,
+    pub asked: Asked,
+    /// Of a device of this machine's kernel.
+    pub is_kernel: bool,
 }

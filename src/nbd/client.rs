@@ -9,7 +9,7 @@
 //! Everything lives on the thread of the resource. [`Client::flush`] writes at once; only what the
 //! socket does not take is left to the connection's task, which also reads.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
@@ -75,6 +75,8 @@ pub enum GoneReason {
     Lost(String),
     #[error("the export is no longer served here")]
     ShutDown,
+    #[error("let go, to be taken up again")]
+    LetGo,
 }
 
 /// A connected client. Dropping it closes the connection at once, without a `Gone`.
@@ -93,13 +95,14 @@ impl Client {
         events: UnboundedSender<ClientEvent>,
         id: ClientId,
     ) -> io::Result<Self> {
-        let Accepted { socket, negotiated, peer, permit } = accepted;
+        let Accepted { socket, negotiated, peer, permit, origin: _ } = accepted;
         let rules = Rules::new(&negotiated.export, negotiated.structured, negotiated.contexts);
         let connection = Rc::new(Connection {
             id,
             stream: Stream::from_socket(socket)?,
             structured: negotiated.structured,
             contexts: negotiated.contexts,
+            size_bytes: Cell::new(negotiated.export.size_bytes),
             state: RefCell::default(),
         });
         let task = tokio::task::spawn_local({
@@ -161,6 +164,27 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Ends the connection of a kernel device without an error: what was taken is answered, the
+    /// rest is not read, and the kernel sends it again on its next socket. `answer`: otherwise what
+    /// is open gets no answer either.
+    pub fn let_go(&self, answer: bool) {
+        let mut state = self.connection.state.borrow_mut();
+        state.let_go = Some(if answer { LetGo::Answered } else { LetGo::Now });
+        state.wake();
+    }
+
+    /// The export has this size from now on.
+    pub fn resized(&self, size_bytes: u64) {
+        self.connection.size_bytes.set(size_bytes);
+    }
+
+    /// Still takes requests.
+    pub fn is_serving(&self) -> bool {
+        !self.connection.state.borrow().ending
+    }
+}
+
 impl Drop for Client {
     fn drop(&mut self) {
         self.task.abort();
@@ -176,6 +200,7 @@ struct Connection {
     stream: Stream,
     structured: bool,
     contexts: Contexts,
+    size_bytes: Cell<u64>,
     state: RefCell<State>,
 }
 
@@ -191,6 +216,9 @@ struct State {
     /// The socket is full; the task writes on when it is not.
     write_blocked: bool,
     shut_down: bool,
+    let_go: Option<LetGo>,
+    /// Nothing more is read.
+    ending: bool,
     failure: Option<io::Error>,
     /// What the task waits for, and its waker for news that do not come from the socket.
     awaits: Want,
@@ -221,6 +249,13 @@ impl State {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LetGo {
+    /// When everything that was taken is answered.
+    Answered,
+    Now,
+}
+
 /// What the task waits for besides the socket being able to take replies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Want {
@@ -236,6 +271,7 @@ enum Want {
 enum News {
     Wanted,
     ShutDown,
+    LetGo(LetGo),
     Failed(io::Error),
 }
 
@@ -250,11 +286,14 @@ impl Connection {
         let mut deadline: Option<Instant> = None;
         let mut knows_shut_down = false;
         loop {
+            receiver.set_size(self.size_bytes.get());
+            self.state.borrow_mut().ending = ending.is_some();
             let want = match ending {
                 Some(_) => Want::Quiet,
                 None => match self.admit_all(&mut receiver, events) {
                     Ok(want) => want,
                     Err(reason) if reason == GoneReason::Disconnected => {
+                        self.state.borrow_mut().ending = true;
                         ending = Some(reason);
                         Want::Quiet
                     }
@@ -278,6 +317,13 @@ impl Connection {
                 News::ShutDown => {
                     knows_shut_down = true;
                     deadline = Some(Instant::now() + SHUT_DOWN_GRACE);
+                }
+                News::LetGo(LetGo::Now) => return GoneReason::LetGo,
+                News::LetGo(LetGo::Answered) => {
+                    ending = Some(GoneReason::LetGo);
+                    if let Some(ask) = receiver.unfinished() {
+                        self.state.borrow_mut().forget(&ask);
+                    }
                 }
                 News::Wanted if want == Want::Room => {}
                 News::Wanted => {
@@ -379,6 +425,11 @@ impl Connection {
         }
         if state.shut_down && !knows_shut_down {
             return Poll::Ready(News::ShutDown);
+        }
+        match state.let_go {
+            Some(LetGo::Answered) if state.ending => {}
+            Some(how) => return Poll::Ready(News::LetGo(how)),
+            None => {}
         }
         let ready = match want {
             Want::Input => match self.stream.poll_read_ready(context) {

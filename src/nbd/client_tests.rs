@@ -9,7 +9,7 @@ use tokio::task::LocalSet;
 
 use super::*;
 use crate::nbd::export::{Context, ExportInfo};
-use crate::nbd::listener::Accepted;
+use crate::nbd::listener::{Accepted, Origin};
 use crate::nbd::negotiation::Negotiated;
 use crate::nbd::reply::Extent;
 use crate::nbd::stream::Socket;
@@ -38,6 +38,7 @@ impl Bench {
             negotiated,
             peer: "test".to_owned(),
             permit: None,
+            origin: Origin::KernelDevice,
         };
         let pool = BufferPool::default();
         let (sender, events) = unbounded_channel();
@@ -435,5 +436,64 @@ fn block_status_is_answered_for_the_selected_contexts() {
         let reply = bench.receive(20 + 4 + 16).await;
         assert_eq!(reply[4..8], [0, 1, 0, 5]);
         assert_eq!(reply[20..], [0, 0, 0, 1, 0, 0, 16, 0, 0, 0, 0, 3, 0, 0, 16, 0, 0, 0, 0, 0]);
+    });
+}
+
+/// The kernel sends again what was not answered, so nothing may be answered with an error and
+/// nothing may be taken that nobody will answer.
+#[test]
+fn what_is_let_go_answers_what_it_took_and_reads_no_more() {
+    run(async {
+        let mut bench = Bench::start(false);
+        bench.send(&header(command::FLUSH, 1, 0, 0)).await;
+        let (cookie, _) = bench.request().await;
+        // The beginning of a write, which will never be whole.
+        bench.send(&[header(command::WRITE, 2, 0, 4096), vec![0; 100]].concat()).await;
+        tokio::task::yield_now().await;
+        bench.client.let_go(true);
+        bench.send(&header(command::FLUSH, 3, 0, 0)).await;
+        while bench.client.is_serving() {
+            tokio::task::yield_now().await;
+        }
+        bench.answer(cookie, Reply::Done);
+        assert_eq!(bench.receive(16).await, simple(0, 1));
+        assert_eq!(bench.gone().await, GoneReason::LetGo);
+        let mut rest = Vec::new();
+        let end = bench.peer.read_to_end(&mut rest).await;
+        // Closing with bytes unread shows as a reset.
+        assert!(rest.is_empty(), "{end:?} {rest:?}");
+    });
+}
+
+#[test]
+fn what_is_dropped_without_an_answer_is_only_closed() {
+    run(async {
+        let mut bench = Bench::start(false);
+        bench.send(&header(command::FLUSH, 1, 0, 0)).await;
+        let (cookie, _) = bench.request().await;
+        bench.client.let_go(false);
+        assert_eq!(bench.gone().await, GoneReason::LetGo);
+        bench.answer(cookie, Reply::Done);
+        let mut rest = Vec::new();
+        bench.peer.read_to_end(&mut rest).await.expect("closed in good order");
+        assert!(rest.is_empty(), "{rest:?}");
+    });
+}
+
+#[test]
+fn a_new_size_holds_for_the_next_request() {
+    run(async {
+        let mut bench = Bench::start(false);
+        bench.send(&header(command::READ, 1, SIZE, 4096)).await;
+        assert_eq!(bench.receive(16).await, simple(22, 1), "EINVAL: behind the end");
+        bench.client.resized(2 * SIZE);
+        bench.send(&header(command::READ, 2, SIZE, 4096)).await;
+        let (cookie, request) = bench.request().await;
+        assert!(matches!(request, Request::Read { offset: SIZE, length: 4096 }), "{request:?}");
+        bench.answer(cookie, Reply::Data(bench.pool.take_zeroed(4096).freeze()));
+        assert_eq!(bench.receive(16 + 4096).await[..16], simple(0, 2));
+        bench.client.resized(SIZE);
+        bench.send(&header(command::READ, 3, SIZE, 4096)).await;
+        assert_eq!(bench.receive(16).await, simple(22, 3));
     });
 }

@@ -39,6 +39,16 @@ pub struct Accepted {
     pub peer: String,
     /// Its place among [`ListenerLimits::connections`]; given up when the client is gone.
     pub permit: Option<OwnedSemaphorePermit>,
+    pub origin: Origin,
+}
+
+/// What stands behind a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A program, which is told when the export is no longer served.
+    Client,
+    /// A device of this machine's kernel, which takes up a connection that ends where it was.
+    KernelDevice,
 }
 
 /// Where negotiated clients go. Called on the accepting runtime; must not block.
@@ -251,7 +261,8 @@ async fn welcome(
     match stream.into_socket() {
         Ok(socket) => {
             socket.tune();
-            handover.hand_over(Accepted { socket, negotiated, peer, permit: Some(permit) });
+            let origin = Origin::Client;
+            handover.hand_over(Accepted { socket, negotiated, peer, permit: Some(permit), origin });
         }
         Err(error) => tracing::warn!(peer, %error, "cannot hand over a client"),
     }

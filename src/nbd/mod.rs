@@ -13,14 +13,20 @@
 //!   driver
 //! ```
 //!
+//! A device of this machine's kernel (`kernel`, over `netlink`) is a client that needs no listener:
+//! it gets the far ends of socket pairs. `holders` tells who uses it.
+//!
 //! Requests that reach the driver are inside the export, aligned and allowed; everything malformed
 //! is answered here. The numbers are in `wire`, the export and its features in `export`.
 
 pub mod allow;
 pub mod client;
 pub mod export;
+pub mod holders;
+pub mod kernel;
 pub mod listener;
 pub mod negotiation;
+pub mod netlink;
 pub mod option;
 mod outbox;
 mod receiver;
@@ -32,7 +38,9 @@ pub mod wire;
 
 pub use client::{Client, ClientEvent, ClientId, GoneReason};
 pub use export::{Context, Contexts, Directory, ExportInfo};
-pub use listener::{Accepted, Handover, Listener, ListenerError, ListenerLimits, UnixOptions};
+pub use listener::{
+    Accepted, Handover, Listener, ListenerError, ListenerLimits, Origin, UnixOptions,
+};
 pub use negotiation::{Limits, Negotiated, NegotiationError, negotiate};
 pub use reply::{Extent, Reply};
 pub use request::{Cookie, Request};

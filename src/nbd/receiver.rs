@@ -67,6 +67,11 @@ impl Receiver {
         }
     }
 
+    /// Requests are checked against this size from now on.
+    pub(super) fn set_size(&mut self, size_bytes: u64) {
+        self.rules.size_bytes = size_bytes;
+    }
+
     /// Reads once from the socket. Call when [`Self::next`] said `Incomplete`: then less than one
     /// request is left over. `Ok(false)` at the end of the stream.
     pub(super) fn read(&mut self, stream: &Stream) -> io::Result<bool> {

@@ -37,6 +37,8 @@ pub struct PairOptions {
     pub disk: String,
     /// External metadata in files of their own.
     pub external_metadata: bool,
+    /// A primary becomes a block device of the machine.
+    pub attach: bool,
 }
 
 impl Default for PairOptions {
@@ -47,6 +49,7 @@ impl Default for PairOptions {
             net: String::new(),
             disk: String::new(),
             external_metadata: false,
+            attach: false,
         }
     }
 }
@@ -162,12 +165,13 @@ impl Pair {
         disk {disk};
         meta-disk {metadata};
         address {address}:{REPLICATION_PORT};
-        nbd {{ listen {address}:{NBD_PORT}; }}
+        nbd {{ listen {address}:{NBD_PORT}; attach {attach}; }}
     }}
 ",
                 name = node.name,
                 disk = node.disk.display(),
                 address = node.address,
+                attach = if self.options.attach { "yes" } else { "no" },
             )
         };
         format!(

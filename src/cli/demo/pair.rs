@@ -61,7 +61,7 @@ impl Pair {
         let host = |node: &Node, port: u16| {
             format!(
                 "    on {} {{\n        disk {};\n        address 127.0.0.1:{port};\n        \
-                 nbd {{ listen {}; }}\n    }}\n",
+                 nbd {{ listen {}; attach no; }}\n    }}\n",
                 node.name,
                 node.disk.display(),
                 node.nbd

@@ -64,7 +64,7 @@ fn me_and_the_peer() {
 fn the_most_special_place_counts() {
     let text = "common {
       protocol A; net { timeout 40; } disk { resync-rate 1M; on-io-error pass_on; }
-      nbd { listen 127.0.0.1:1; listen 127.0.0.1:2; unix /common; } options { backend threads; }
+      nbd { listen 127.0.0.1:1; listen 127.0.0.1:2; unix /common; attach no; } options { backend threads; }
       handlers { split-brain one; pri-lost two; } startup { wfc-timeout 9; }
     }
     resource r0 {
@@ -87,7 +87,7 @@ fn the_most_special_place_counts() {
         "replaced, not added"
     );
     assert_eq!(alice.me.nbd.unix.as_deref(), Some(Path::new("/common")));
-    assert_eq!(alice.me.nbd.allow.len(), 1);
+    assert_eq!((alice.me.nbd.allow.len(), alice.me.nbd.attach), (1, false));
     assert_eq!(alice.peer.nbd.listen.len(), 2);
     assert_eq!(alice.handlers["split-brain"], "three");
     assert_eq!(alice.handlers["pri-lost"], "two");
