@@ -206,6 +206,10 @@ pub(super) enum Verb {
         #[command(flatten)]
         on: Resources,
     },
+    /// Hold a resync on, also one that begins later
+    PauseSync(Resources),
+    /// Let a paused resync go on
+    ResumeSync(Resources),
     /// Wait until the peer is connected
     WaitConnect(Resources),
     /// Wait until nothing is left to resync
@@ -437,6 +441,8 @@ mod tests {
             "cstate",
             "dstate",
             "verify",
+            "pause-sync",
+            "resume-sync",
             "wait-connect",
             "wait-sync",
             "dump",

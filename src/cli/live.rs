@@ -56,6 +56,8 @@ fn request(verb: &Verb) -> Option<(&'static str, &[String], Command)> {
             let (start, stop, repair, from) = (*start, *stop, *repair, from.clone());
             ("verify", &on.resources, Command::Verify { start, stop, repair, from })
         }
+        Verb::PauseSync(on) => ("pause-sync", &on.resources, Command::PauseSync),
+        Verb::ResumeSync(on) => ("resume-sync", &on.resources, Command::ResumeSync),
         Verb::WaitConnect(on) => ("wait-connect", &on.resources, Command::WaitConnect),
         Verb::WaitSync(on) => ("wait-sync", &on.resources, Command::WaitSync),
         _ => return None,

@@ -131,8 +131,28 @@ fn check_names(resource: &Resource, resources: &[Resource], diagnostics: &mut Ve
             let message =
                 format!("resource '{name}' mentioned in 'resync-after' option is not known");
             keep(diagnostics, Diagnostic::error(setting.span, message));
+        } else if waits_for_itself(resource, resources) {
+            let message =
+                format!("'resync-after {after}' waits in the end for '{}'", resource.name);
+            keep(diagnostics, Diagnostic::error(setting.span, message));
         }
     }
+}
+
+/// Whether following `resync-after` leads back.
+fn waits_for_itself(resource: &Resource, resources: &[Resource]) -> bool {
+    let mut at = resource;
+    for _ in resources {
+        let Some(setting) = at.options.get(Section::Disk, "resync-after") else { return false };
+        let Value::Text(after) = &setting.value else { return false };
+        let name = after.split('/').next().unwrap_or(after);
+        let Some(next) = resources.iter().find(|other| other.name == name) else { return false };
+        if next.name == resource.name {
+            return true;
+        }
+        at = next;
+    }
+    false
 }
 
 /// `after-sb-0pri discard-node-NAME`: with a name that nobody has, each node would take the other for

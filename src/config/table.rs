@@ -108,7 +108,7 @@ pub const TABLE: &[Spec] = &[
     digest("csums-alg", DIGESTS),
     flag(Net, "use-rle", true, Acts),
     flag(Net, "allow-two-primaries", false, NotYet),
-    flag(Net, "csums-after-crash-only", false, NotYet),
+    flag(Net, "csums-after-crash-only", false, Acts),
     choice(Net, "on-congestion", &["block", "pull-ahead", "disconnect"], NotYet),
     number(Net, "congestion-fill", 0, (0, 10 * GIB / 512), Unit::Sectors, NotYet),
     number(Net, "congestion-extents", 1237, (67, 65_534), Unit::One, NotYet),
@@ -134,7 +134,7 @@ pub const TABLE: &[Spec] = &[
     number(Disk, "c-max-rate", 102_400, (250, 4_194_304), Unit::Kib, Acts),
     number(Disk, "c-min-rate", 250, (0, 4_194_304), Unit::Kib, NotYet),
     choice(Disk, "fencing", &["dont-care", "resource-only", "resource-and-stonith"], Acts),
-    text(Disk, "resync-after", ANY_TEXT, NotYet),
+    text(Disk, "resync-after", ANY_TEXT, Acts),
     flag(Disk, "al-updates", true, NotYet),
     number(Disk, "disk-timeout", 0, (0, 6000), Unit::One, NotYet), // 0.1 s
     choice(

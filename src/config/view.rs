@@ -94,6 +94,7 @@ pub struct NetOptions {
     pub data_integrity_alg: Option<String>,
     pub verify_alg: Option<String>,
     pub csums_alg: Option<String>,
+    pub csums_after_crash_only: bool,
     pub use_rle: bool,
     pub on_congestion: Congestion,
     /// 0 = not looked at.
@@ -402,6 +403,7 @@ fn net_options(layers: &Layers<'_>, node: &str) -> NetOptions {
         data_integrity_alg: text("data-integrity-alg").map(str::to_owned),
         verify_alg: text("verify-alg").map(str::to_owned),
         csums_alg: text("csums-alg").map(str::to_owned),
+        csums_after_crash_only: flag("csums-after-crash-only"),
         use_rle: flag("use-rle"),
         on_congestion: match text("on-congestion") {
             Some("pull-ahead") => Congestion::PullAhead,

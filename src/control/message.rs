@@ -85,6 +85,9 @@ pub enum Command {
     },
     /// Make a changed configuration count; up where something is missing.
     Adjust,
+    /// Hold a resync on.
+    PauseSync,
+    ResumeSync,
     /// One status response.
     Status,
     /// A status response now and after every change, until the client closes.

@@ -314,6 +314,56 @@ impl Manager {
         }
     }
 
+    /// Keeps the order that `resync-after` asks for: as long as a resource, or one that it waits for
+    /// itself, is being resynced or held on, those after it wait. Looks after every change.
+    pub(super) async fn keep_resync_order(&self) {
+        let mut changes = self.changes.subscribe();
+        loop {
+            changes.borrow_and_update();
+            let ordered: Vec<(String, Rc<Running>)> = self
+                .running
+                .borrow()
+                .iter()
+                .filter(|(_, running)| running.plan.borrow().view.disk.resync_after.is_some())
+                .map(|(name, running)| (name.clone(), running.clone()))
+                .collect();
+            for (name, running) in ordered {
+                let waits = self.is_behind_another(&running).await;
+                let state = running.handle.snapshot().await.map(|snapshot| snapshot.engine.state);
+                if state.is_ok_and(|state| state.paused_after != waits) {
+                    let outcome = self.verb(&name, &running, Verb::AwaitOthers { waits }).await;
+                    if !outcome.is_done() {
+                        tracing::warn!(resource = name, "{}", outcome.message);
+                    }
+                }
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn is_behind_another(&self, running: &Running) -> bool {
+        let mut after = running.plan.borrow().view.disk.resync_after.clone();
+        // The configuration has no circles; the bound is for one that changed since.
+        let most = self.running.borrow().len();
+        for _ in 0..most {
+            let Some(name) = after else { return false };
+            // RESOURCE/VOLUME; there is one volume.
+            let name = name.split('/').next().unwrap_or_default();
+            let Some(other) = self.find(name) else { return false };
+            let Ok(snapshot) = other.handle.snapshot().await else { return false };
+            let state = snapshot.engine.state;
+            let resyncing = (ConnectionState::SyncSource..=ConnectionState::PausedSyncT)
+                .contains(&state.connection);
+            if resyncing || state.paused_user || state.paused_peer || state.paused_after {
+                return true;
+            }
+            after = other.plan.borrow().view.disk.resync_after.clone();
+        }
+        false
+    }
+
     async fn clients_gone(&self, running: &Running) {
         let mut changes = self.changes.subscribe();
         while let Ok(snapshot) = running.handle.snapshot().await {
@@ -415,6 +465,8 @@ impl Handler for Desk {
                 };
                 Verb::Verify { start, stop, repair }
             }
+            Command::PauseSync => Verb::PauseSync,
+            Command::ResumeSync => Verb::ResumeSync,
             Command::Status
             | Command::Watch
             | Command::WaitConnect

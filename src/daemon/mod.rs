@@ -59,8 +59,10 @@ async fn serve(options: DaemonOptions) -> Result<(), DaemonError> {
     );
     let manager = Rc::new(Manager::new(options, polling));
     let ended = manager.clone();
+    let ordering = manager.clone();
     let signalled = tokio::select! {
         () = control::serve(listener, Rc::new(Desk(manager.clone()))) => None,
+        () = ordering.keep_resync_order() => None,
         () = ended.shut_down_by_command() => None,
         _ = terminate.recv() => Some("SIGTERM"),
         _ = interrupt.recv() => Some("SIGINT"),

@@ -123,6 +123,7 @@ fn engine_settings(view: &NodeView) -> Settings {
         integrity_alg: name(&net.data_integrity_alg),
         verify_alg: name(&net.verify_alg),
         csums_alg: name(&net.csums_alg),
+        csums_after_crash_only: net.csums_after_crash_only,
         timeout: net.timeout,
         ping_interval_s: net.ping_int_s,
         ping_timeout: net.ping_timeout,

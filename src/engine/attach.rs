@@ -11,7 +11,7 @@ use twinblk_proto::state::{ConnectionState as C, DiskState as D, Role};
 use super::activity_log::ActivityLog;
 use super::bitmap::Bitmap;
 use super::effect::{DiskAction, Effect, NoteLevel};
-use super::event::{AttachedDisk, DiskFailure, DiskOpId, IoErrorPolicy, PayloadId};
+use super::event::{AttachedDisk, DeviceRecord, DiskFailure, DiskOpId, IoErrorPolicy, PayloadId};
 use super::handler::Handler;
 use super::refusal::Code;
 use super::{Engine, LogOwner, Purpose};
@@ -86,16 +86,7 @@ impl Engine {
         };
         self.resize(sectors, true);
 
-        let alone = if !record.consistent {
-            D::Inconsistent
-        } else if !record.was_up_to_date {
-            D::Outdated
-        } else if self.fences() && !record.peer_outdated {
-            // The peer may have gone on alone: it, or the handler fence-peer, has to say.
-            D::Consistent
-        } else {
-            D::UpToDate
-        };
+        let alone = self.disk_alone(&record);
         if self.state.connection >= C::Connected {
             self.change("attached: negotiating with the peer", |s| s.disk = D::Negotiating);
             self.send_sizes(false);
@@ -114,6 +105,38 @@ impl Engine {
             self.write_all_pages(super::record::AfterBitmap::ClearFullSync);
         }
         self.attach_ended(Ok(()));
+    }
+
+    /// What a disk is without a word from the peer.
+    fn disk_alone(&self, record: &DeviceRecord) -> D {
+        if !record.consistent {
+            D::Inconsistent
+        } else if !record.was_up_to_date {
+            D::Outdated
+        } else if self.fences() && !record.peer_outdated {
+            // The peer may have gone on alone: it, or the handler fence-peer, has to say.
+            D::Consistent
+        } else {
+            D::UpToDate
+        }
+    }
+
+    /// The connection ended before both sides knew what a new disk is worth. It counts by itself,
+    /// but not for a Primary whose clients saw other data at the peer.
+    pub(super) fn settle_negotiation(&mut self) {
+        if self.state.disk != D::Negotiating {
+            return;
+        }
+        let record = self.record.wanted();
+        let is_served = |exposed| super::generation::same(exposed, record.generations.current);
+        if self.is_primary() && !self.status.exposed_generation.is_some_and(is_served) {
+            return self.give_up_disk("connection lost while negotiating, no data");
+        }
+        let alone = self.disk_alone(&record);
+        self.change("connection lost while negotiating: the disk counts by itself", |s| {
+            s.disk = alone;
+        });
+        self.begin_generation_for_lone_primary();
     }
 
     /// A Primary goes on from its own disk, after the peer served it: the peer may have begun a
@@ -259,6 +282,10 @@ impl Engine {
                 self.record.close_gate();
             }
         }
+        self.give_up_disk(reason);
+    }
+
+    fn give_up_disk(&mut self, reason: &str) {
         self.change(reason, |s| s.disk = D::Failed);
         self.end_resync_roles();
         self.forget_log_references();
@@ -311,6 +338,7 @@ impl Engine {
             Purpose::PeerRead(key) => self.peer_read_done(key, result),
             Purpose::PeerWrite(key) => self.peer_write_done(key, result.err()),
             Purpose::PeerPreflush(key) => self.peer_preflush_done(key, result.err()),
+            Purpose::ChecksumRead(key) => self.checksum_read_done(key, result),
             Purpose::PeerEpochFlush { epoch } => self.peer_epoch_flushed(epoch, result.err()),
             Purpose::VerifyRead(key) => self.verify_read_done(key, result),
             Purpose::ResyncWrite(key) => self.resync_write_done(key, result.err()),

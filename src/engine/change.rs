@@ -115,6 +115,7 @@ impl Engine {
         if old.connection == C::WFReportParams && new.connection >= C::Connected {
             self.send_state();
         }
+        self.tell_pause(old, new);
         if became(D::Failed) && self.session.is_some() {
             self.send_state();
         }
@@ -145,7 +146,12 @@ impl Engine {
             && new.peer == Role::Primary;
         // The peer is back without the data that it missed while I/O was frozen.
         let still_misses = self.freeze.generation_due && new.connection >= C::Connected && !has;
-        if (lost_contact || diskless_peer_promoted || still_misses)
+        // A Primary gets its disk back and has no peer: the peer's copy went out of sight while this
+        // node had none of its own to note it.
+        let attached_alone = old.disk < D::Inconsistent
+            && new.role == Role::Primary
+            && new.connection < C::Connected;
+        if (lost_contact || diskless_peer_promoted || still_misses || attached_alone)
             && new.disk == D::UpToDate
             && self.record.wanted().generations.bitmap == 0
         {

@@ -188,6 +188,18 @@ impl Engine {
                 self.adjust(*settings);
                 self.finish(Ok(()));
             }
+            Verb::PauseSync => {
+                let result = self.pause_sync(true);
+                self.finish(result);
+            }
+            Verb::ResumeSync => {
+                let result = self.pause_sync(false);
+                self.finish(result);
+            }
+            Verb::AwaitOthers { waits } => {
+                self.await_others(waits);
+                self.finish(Ok(()));
+            }
             Verb::Down => self.down(),
         }
     }

@@ -77,6 +77,8 @@ pub struct Settings {
     pub integrity_alg: String,
     pub verify_alg: String,
     pub csums_alg: String,
+    /// Checksums only in the resync after a crash of a Primary.
+    pub csums_after_crash_only: bool,
     /// 0.1 s.
     pub timeout: u32,
     /// Seconds.
@@ -155,6 +157,7 @@ impl Default for Settings {
             integrity_alg: String::new(),
             verify_alg: String::new(),
             csums_alg: String::new(),
+            csums_after_crash_only: false,
             timeout: 60,
             ping_interval_s: 10,
             ping_timeout: 5,
@@ -286,6 +289,13 @@ pub enum Verb {
     },
     /// The configuration was changed: what of it can count at once does.
     Adjust(Box<Settings>),
+    /// Hold a resync on until it is resumed; its requests under way are still answered.
+    PauseSync,
+    ResumeSync,
+    /// Another resource of this node is to be resynced first (`resync-after`), or is done.
+    AwaitOthers {
+        waits: bool,
+    },
     /// Demote, disconnect, detach: the resource goes away.
     Down,
 }

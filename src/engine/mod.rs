@@ -22,7 +22,7 @@
 //! | `epoch` | writes the peer has not made stable yet |
 //! | `peer_write`, `peer_read` | what the peer asks |
 //! | `session`, `handshake`, `packets` | the connection |
-//! | `bitmap_exchange`, `sync_source`, `sync_target` | resync |
+//! | `bitmap_exchange`, `sync_source`, `sync_target`, `sync_checksum`, `pause` | resync |
 //! | `verify`, `repair` | comparing both disks, and mending what differs |
 //! | `command`, `cluster` | the operator, and agreement with the peer |
 //! | `freeze`, `fencing` | I/O that waits, and why a Primary without its peer must |
@@ -59,12 +59,14 @@ mod freeze;
 mod full_sync;
 mod handshake;
 mod packets;
+mod pause;
 mod peer_read;
 mod peer_write;
 mod read;
 mod record;
 mod repair;
 mod session;
+mod sync_checksum;
 mod sync_source;
 mod sync_target;
 mod verify;
@@ -103,6 +105,7 @@ enum Purpose {
     },
     ResyncWrite(u64),
     VerifyRead(u64),
+    ChecksumRead(u64),
     Record {
         version: u64,
     },
@@ -120,6 +123,7 @@ enum Purpose {
 #[derive(Clone, Copy, Debug)]
 enum Examined {
     PeerRead(u64),
+    ChecksumRead(u64),
     Comparison(u64),
 }
 
@@ -238,6 +242,7 @@ impl Engine {
             Event::Examined { examination, finding } => {
                 match self.examinations.remove(examination.0) {
                     Some(Examined::PeerRead(key)) => self.peer_read_examined(key, finding),
+                    Some(Examined::ChecksumRead(key)) => self.checksum_found(key, finding),
                     Some(Examined::Comparison(key)) => self.comparison_examined(key, finding),
                     None => {}
                 }
@@ -307,6 +312,11 @@ impl Engine {
     /// Blocks that resyncs have moved to or from this node.
     pub const fn resync_blocks_moved(&self) -> u64 {
         self.status.counters.resync_blocks
+    }
+
+    /// Blocks of which a checksum said that nothing had to be moved.
+    pub const fn resync_blocks_equal(&self) -> u64 {
+        self.status.counters.resync_equal_blocks
     }
 
     // --- shared by the sub-machines ---

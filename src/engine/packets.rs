@@ -54,12 +54,12 @@ impl Engine {
             Packet::BarrierAck { handle, writes } => return self.barrier_acked(handle, writes),
             Packet::DataRequest(request) => return self.peer_read(request, Asked::Application),
             Packet::DataReply(reply) => return self.data_reply(reply, payload),
-            Packet::ResyncRequest(request) | Packet::ThinResyncRequest(request) => {
-                return self.peer_read(request, Asked::Resync);
+            Packet::ResyncRequest(request) => return self.peer_read(request, Asked::Resync),
+            Packet::ThinResyncRequest(request) => {
+                return self.peer_read(request, Asked::ThinResync);
             }
-            // Without the digest's answer the data itself is always right.
-            Packet::ChecksumResyncRequest(request, _) => {
-                return self.peer_read(request, Asked::Resync);
+            Packet::ChecksumResyncRequest(request, digest) => {
+                return self.peer_read(request, Asked::ChecksumResync(digest));
             }
             Packet::VerifyRequest(request) => return self.peer_read(request, Asked::Verify),
             Packet::VerifyReply(request, digest) => return self.verify_replied(request, digest),
@@ -105,7 +105,7 @@ impl Engine {
             }
             Packet::NegativeResyncReply(ack) => self.resync_refused(ack.range),
             Packet::ResyncCancel(ack) => self.resync_cancelled(ack.range),
-            Packet::ResyncIsInSync(ack) => self.target_wrote(ack.range),
+            Packet::ResyncIsInSync(ack) => return self.resync_is_in_sync(ack.range),
             Packet::InitialData
             | Packet::InitialMeta
             | Packet::ConnectionFeatures(_)

@@ -29,6 +29,15 @@ pub(super) struct PeerWrite {
     pub(super) logged: bool,
 }
 
+/// By key.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Waiting {
+    Write(u64),
+    /// A block to be resynced or verified, behind writes to it.
+    Read(u64),
+    Comparison(u64),
+}
+
 #[derive(Debug, Default)]
 struct PeerEpoch {
     number: u64,
@@ -39,8 +48,8 @@ struct PeerEpoch {
     /// Writes that are on the disk, if only in its cache.
     written: u32,
     flushing: bool,
-    /// Writes that wait for the epochs in front of this one.
-    waiting: Vec<u64>,
+    /// What waits for the epochs in front of this one, in the order in which it came.
+    waiting: Vec<Waiting>,
 }
 
 /// Epochs of the peer that are not stable here; the last one is open.
@@ -100,8 +109,17 @@ impl Engine {
             let ack = self.ack(write.range, write.id);
             self.send_meta(Packet::ReceiveAck(ack));
         }
+        if self.holds_the_only_disk() {
+            // Also while it waits: a bitmap sent from now on has it.
+            self.bitmap.set_range(write.range.blocks_touched());
+        }
         if self.peer_epochs.list.len() > 1 {
-            self.peer_epochs.list.back_mut().expect("one is open").waiting.push(key);
+            self.peer_epochs
+                .list
+                .back_mut()
+                .expect("one is open")
+                .waiting
+                .push(Waiting::Write(key));
         } else {
             self.begin_peer_write(key);
         }
@@ -212,6 +230,7 @@ impl Engine {
     pub(super) fn fail_peer_write(&mut self, key: u64) {
         let Some(write) = self.take_peer_write(key) else { return };
         self.bitmap.set_range(write.range.blocks_touched());
+        self.taint_resync_requests(write.range);
         if self.is_session(write.session) {
             let ack = self.ack(write.range, write.id);
             self.send_meta(Packet::NegativeAck(ack));
@@ -290,16 +309,28 @@ impl Engine {
         let front = self.peer_epochs.list.pop_front().expect("its caller saw it");
         self.send_meta(Packet::BarrierAck { handle, writes: front.writes });
         let next = self.peer_epochs.list.front_mut().expect("one is open");
-        for key in std::mem::take(&mut next.waiting) {
-            self.begin_peer_write(key);
+        for waiting in std::mem::take(&mut next.waiting) {
+            match waiting {
+                Waiting::Write(key) => self.begin_peer_write(key),
+                Waiting::Read(key) => self.lock_peer_read(key),
+                Waiting::Comparison(key) => self.lock_comparison(key),
+            }
         }
-        self.release_held_verify();
     }
 
-    /// Whether a write of the peer came that is not in its place in the order yet.
-    pub(super) fn has_waiting_peer_write(&self, range: SectorRange) -> bool {
+    /// A read of what the peer's writes so far leave in the range: it takes its place among the
+    /// locks now, or behind a write that has none yet.
+    pub(super) fn read_behind_peer_writes(&mut self, range: SectorRange, reader: Waiting) {
         let waits = |write: &PeerWrite| write.lock.is_none() && write.range.overlaps(&range);
-        self.peer_epochs.list.len() > 1 && self.peer_writes.iter().any(|(_, write)| waits(write))
+        let epochs = &mut self.peer_epochs.list;
+        if epochs.len() > 1 && self.peer_writes.iter().any(|(_, write)| waits(write)) {
+            return epochs.back_mut().expect("one is open").waiting.push(reader);
+        }
+        match reader {
+            Waiting::Write(key) => self.begin_peer_write(key),
+            Waiting::Read(key) => self.lock_peer_read(key),
+            Waiting::Comparison(key) => self.lock_comparison(key),
+        }
     }
 
     pub(super) fn peer_epoch_flushed(&mut self, epoch: u64, failure: Option<DiskFailure>) {
@@ -366,8 +397,13 @@ impl Engine {
 
     fn fail_waiting_peer_writes(&mut self) {
         let waiting = self.peer_epochs.list.iter_mut().flat_map(|epoch| epoch.waiting.drain(..));
-        for key in waiting.collect::<Vec<_>>() {
-            self.fail_peer_write(key);
+        for waiting in waiting.collect::<Vec<_>>() {
+            match waiting {
+                Waiting::Write(key) => self.fail_peer_write(key),
+                // They find the disk as it is.
+                Waiting::Read(key) => self.lock_peer_read(key),
+                Waiting::Comparison(key) => self.lock_comparison(key),
+            }
         }
     }
 }

@@ -10,7 +10,7 @@
 //! | --- | --- | --- | --- | --- | --- | --- |
 //! | Client: a client's write | x | x | x | x | x | x |
 //! | Peer: a write that the peer sent | x | x | x | | x | x |
-//! | SourceRead: a resync or verify read for the peer | x | x | | | | |
+//! | SourceRead: any read for the peer | x | x | | | | |
 //! | TargetRequest: resync data or a digest asked for | x | | | | | |
 //! | TargetWrite: resync data being written | | x | | | x | |
 //! | VerifyRead: own data, to compare with the answer | | x | | | | |

@@ -250,17 +250,23 @@ impl Engine {
         self.emit(Effect::ClearTimer(Timer::Ping));
         self.emit(Effect::ClearTimer(Timer::RequestTimeout));
         self.end_resync_roles();
-        self.generation_came();
         self.status.held_state = None;
         self.status.held_sync_uuid = None;
         self.orphan_peer_writes();
         self.drop_peer_reads();
-        self.drop_held_comparisons();
+        self.drop_waiting_comparisons();
         self.drop_epochs();
         self.flushes_lost_peer();
         self.reads_lost_peer();
+        // Only now: what waited for the peer's generation must not be answered for a peer that is
+        // gone, and may not remember that this node's disk misses it.
+        if self.status.awaits_generation {
+            self.forget_held_writes();
+        }
+        self.generation_came();
         self.write_all_pages(super::record::AfterBitmap::Nothing);
         self.cluster_peer_gone();
+        self.settle_negotiation();
         self.take_held_disk();
         if state == C::Disconnecting {
             self.change(why.to_owned(), |s| s.connection = C::StandAlone);

@@ -20,6 +20,8 @@ pub struct Counters {
     pub bitmap_writes: u64,
     /// Blocks that resyncs brought in sync.
     pub resync_blocks: u64,
+    /// Blocks of which a checksum said that they were in sync already.
+    pub resync_equal_blocks: u64,
 }
 
 /// A resync under way.

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use twinblk_proto::packet::{Ack, BlockId, BlockRequest, Packet};
+use twinblk_proto::packet::{Ack, BlockId, Packet};
 use twinblk_proto::state::{ConnectionState as C, DiskState as D};
 use twinblk_proto::units::SectorRange;
 
@@ -27,6 +27,7 @@ use super::range_lock::Kind;
 use super::record::AfterBitmap;
 use super::session::PingPurpose;
 use super::slab::Slab;
+use super::sync_checksum::ChecksumRead;
 use super::{Engine, Purpose};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +55,8 @@ pub(super) struct ResyncBlock {
 struct Request {
     range: SectorRange,
     lock: u64,
+    /// A write of the peer into it failed since it was asked for.
+    tainted: bool,
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +70,9 @@ pub(super) struct Target {
     requests: BTreeMap<u64, Request>,
     bytes_under_way: u64,
     writes: Slab<ResyncBlock>,
+    pub(super) reads: Slab<ChecksumRead>,
+    /// Ask by digest (csums-alg).
+    pub(super) checksums: bool,
     pub(super) total_blocks: u64,
     pub(super) started: Time,
     pub(super) failed_blocks: u64,
@@ -104,6 +110,8 @@ impl Engine {
             total_blocks: self.bitmap.count(),
             started: self.now,
             writes: std::mem::take(&mut self.target.writes),
+            reads: std::mem::take(&mut self.target.reads),
+            checksums: self.wants_checksums(),
             ..Target::default()
         };
         let text = format!("began resync as SyncTarget, {} blocks differ", self.bitmap.count());
@@ -187,11 +195,10 @@ impl Engine {
                 return;
             }
             let (lock, _) = self.locks.join(range, Kind::TargetRequest, 0);
-            self.target.requests.insert(range.start.0, Request { range, lock });
+            self.target.requests.insert(range.start.0, Request { range, lock, tainted: false });
             self.target.bytes_under_way += range.bytes();
             self.target.cursor = last;
-            let request = BlockRequest { range, id: BlockId::RESYNC };
-            self.send_data(Packet::ResyncRequest(request), None);
+            self.ask_for_resync_block(range);
         }
         self.finish_walk_if_done();
     }
@@ -224,6 +231,26 @@ impl Engine {
             s.disk = D::Inconsistent;
         });
         self.send_state();
+    }
+
+    pub(super) fn has_asked_for_resync(&self, range: SectorRange) -> bool {
+        let request = self.target.requests.get(&range.start.0);
+        self.is_target() && request.is_some_and(|request| request.range == range)
+    }
+
+    /// Takes the request; whether a write into it failed meanwhile.
+    pub(super) fn take_resync_request(&mut self, range: SectorRange) -> bool {
+        let tainted =
+            self.target.requests.get(&range.start.0).is_some_and(|request| request.tainted);
+        self.take_request(range);
+        tainted
+    }
+
+    /// A write of the peer failed here: what a digest said of the range counts no more.
+    pub(super) fn taint_resync_requests(&mut self, range: SectorRange) {
+        for request in self.target.requests.values_mut() {
+            request.tainted |= request.range.overlaps(&range);
+        }
     }
 
     fn take_request(&mut self, range: SectorRange) -> bool {
@@ -433,6 +460,9 @@ impl Engine {
                     self.leave_lock(lock);
                 }
             }
+        }
+        for key in self.target.reads.keys() {
+            self.target.reads.remove(key);
         }
         self.emit(Effect::ClearTimer(Timer::Resync));
         self.status.bitmap_scratch = None;

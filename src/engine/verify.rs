@@ -34,6 +34,7 @@ use super::limits::{
     APPLICATION_BUSY_MS, MAX_COMPARISONS, MAX_VERIFY_REQUESTS, RESYNC_BUSY_WINDOW_BYTES,
     RESYNC_WINDOW_BYTES, VERIFY_REQUEST_BLOCKS,
 };
+use super::peer_write::Waiting;
 use super::range_lock::Kind;
 use super::record::AfterBitmap;
 use super::refusal::Code;
@@ -105,9 +106,6 @@ pub(super) struct Verify {
     run: Range<u64>,
     pub(super) started: Time,
     pub(super) last: Option<Verified>,
-    /// Reads and comparisons that wait for a write which waits for the epoch in front of it.
-    pub(super) held_reads: Vec<u64>,
-    held_comparisons: Vec<u64>,
 }
 
 impl Verify {
@@ -196,8 +194,6 @@ impl Engine {
             repair: wanted.repair,
             started: self.now,
             comparisons: std::mem::take(&mut self.verify.comparisons),
-            held_reads: std::mem::take(&mut self.verify.held_reads),
-            held_comparisons: std::mem::take(&mut self.verify.held_comparisons),
             ..Verify::default()
         };
         let text = format!("Starting Online Verify from sector {}", start * BLOCK_SECTORS);
@@ -298,18 +294,13 @@ impl Engine {
             return Err(format!("more than {MAX_COMPARISONS} verify replies under way"));
         }
         let session = self.session.as_ref().expect("packets come from the session").id;
-        let held = self.has_waiting_peer_write(range);
         let comparison = Comparison { session, range, theirs, lock: None };
         let key = self.verify.comparisons.insert(comparison);
-        if held {
-            self.verify.held_comparisons.push(key);
-        } else {
-            self.lock_comparison(key);
-        }
+        self.read_behind_peer_writes(range, Waiting::Comparison(key));
         Ok(())
     }
 
-    fn lock_comparison(&mut self, key: u64) {
+    pub(super) fn lock_comparison(&mut self, key: u64) {
         let Some(comparison) = self.verify.comparisons.get(key) else { return };
         let (lock, granted) = self.locks.join(comparison.range, Kind::VerifyRead, key);
         self.verify.comparisons.get_mut(key).expect("just seen").lock = Some(lock);
@@ -502,30 +493,10 @@ impl Engine {
     }
 
     /// The connection is gone: answers that wait for a write are of no use any more.
-    pub(super) fn drop_held_comparisons(&mut self) {
-        for key in std::mem::take(&mut self.verify.held_comparisons) {
-            self.drop_comparison(key);
-        }
-    }
-
-    /// An epoch of the peer became stable: its next writes hold their locks now.
-    pub(super) fn release_held_verify(&mut self) {
-        for key in std::mem::take(&mut self.verify.held_reads) {
-            let range = self.peer_read_range(key);
-            match range {
-                Some(range) if self.has_waiting_peer_write(range) => {
-                    self.verify.held_reads.push(key);
-                }
-                _ => self.lock_peer_read(key),
-            }
-        }
-        for key in std::mem::take(&mut self.verify.held_comparisons) {
-            let range = self.verify.comparisons.get(key).map(|comparison| comparison.range);
-            match range {
-                Some(range) if self.has_waiting_peer_write(range) => {
-                    self.verify.held_comparisons.push(key);
-                }
-                _ => self.lock_comparison(key),
+    pub(super) fn drop_waiting_comparisons(&mut self) {
+        for key in self.verify.comparisons.keys() {
+            if self.verify.comparisons.get(key).is_some_and(|waiting| waiting.lock.is_none()) {
+                self.drop_comparison(key);
             }
         }
     }

@@ -338,6 +338,17 @@ impl Engine {
         }
     }
 
+    /// Writes that only the peer has, held back until it would have noted that: they fail.
+    pub(super) fn forget_held_writes(&mut self) {
+        for key in self.status.held_writes.clone() {
+            if let Some(write) = self.writes.get_mut(key)
+                && write.local != Local::Done
+            {
+                write.remote = Remote::None;
+            }
+        }
+    }
+
     pub(super) fn advance_write(&mut self, key: u64) {
         let gate_closed = self.record.gate_is_closed();
         let frozen = self.is_frozen();

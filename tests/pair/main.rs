@@ -11,6 +11,7 @@ mod first_sync;
 mod freeze;
 mod handlers;
 mod kills;
+mod order;
 mod refusal_table;
 mod refusals;
 mod resync;

@@ -408,6 +408,7 @@ impl<E: Subject> World<E> {
             return;
         }
         let block = ack.range.start.0 / BLOCK_SECTORS;
+        self.found.insert(block);
         let peer = &self.nodes[1 - node];
         let known = peer.engine.as_ref().is_none_or(|engine| engine.is_out_of_sync(block));
         if !known && !self.planted.contains(&block) {

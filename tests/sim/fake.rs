@@ -269,4 +269,8 @@ impl Subject for Fake {
     fn verdict(&self) -> Option<twinblk::engine::verdict::Verdict> {
         None
     }
+
+    fn resync_blocks_equal(&self) -> u64 {
+        0
+    }
 }

@@ -16,6 +16,7 @@ pub struct Faults {
     verbs: Random,
     /// Until when things go wrong.
     pub until_us: u64,
+    pub maintenance: Random,
     /// Operations of a disk that are still to fail.
     failing: [u32; 2],
 }
@@ -26,6 +27,7 @@ impl Faults {
             random: Random::new(seed, Stream::Faults, 0),
             verbs: Random::new(seed, Stream::Verbs, 0),
             until_us: 1_000_000 + swarm.faults_ms * 1000,
+            maintenance: Random::new(seed, Stream::Maintenance, 0),
             failing: [0; 2],
         }
     }
@@ -94,6 +96,7 @@ impl<E: Subject> World<E> {
         if self.faults.verbs.chance(rates.invalidate) {
             self.invalidate_one(node);
         }
+        self.maintain();
         if self.faults.random.percent(10) {
             self.check_coverage();
             self.check_equal();

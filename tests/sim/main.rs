@@ -7,7 +7,7 @@
 //! | [`world`], [`perform`], [`requests`] | the cluster, its agenda, and what effects do |
 //! | [`node`], [`medium`], [`metadata`], [`slab`] | one machine and its disk |
 //! | [`link`] | the network |
-//! | [`workload`], [`operator`], [`faults`] | who acts, by the mixture of [`swarm`] |
+//! | [`workload`], [`operator`], [`faults`], [`maintenance`] | who acts, by the mixture of [`swarm`] |
 //! | [`oracle`], [`checks`] | what must hold |
 //! | [`sabotage`] | planted bugs that must be found |
 //! | [`run`], [`seeds`] | one seed from beginning to end; many |
@@ -20,6 +20,7 @@ mod fake;
 mod faults;
 mod handlers;
 mod link;
+mod maintenance;
 mod medium;
 mod metadata;
 mod node;

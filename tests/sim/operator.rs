@@ -150,6 +150,8 @@ impl<E: Subject> World<E> {
                 self.operator.refused += 1;
             }
             self.ask(node, Verb::Connect { discard_my_data: false, dry_run: false });
+        } else if self.operator.calm && state.paused_user {
+            self.ask(node, Verb::ResumeSync);
         }
     }
 

@@ -3,7 +3,7 @@
 use twinblk::engine::Engine;
 
 use crate::scenarios::{
-    crashes, freeze, generations, handlers, network, policies, resync, verbs, verify,
+    crashes, freeze, generations, handlers, network, policies, resync, resync_forms, verbs, verify,
 };
 use crate::seeds;
 
@@ -41,6 +41,12 @@ tests! {
     resync::diskless_primary_is_served_by_its_peer,
     resync::reconnect_copies_what_changed,
     resync::a_small_activity_log_bounds_the_resync,
+    resync_forms::checksums_spare_what_is_equal,
+    resync_forms::checksum_resync_survives_crashes,
+    resync_forms::zeroes_are_not_sent,
+    resync_forms::a_paused_resync_waits_and_goes_on,
+    resync_forms::a_resync_waits_for_another_resource,
+    resync_forms::interruptions_do_not_start_over,
     verify::verify_finds_exactly_what_differs,
     verify::what_verify_found_is_resynced_by_reconnecting,
     verify::verify_is_never_wrong_about_blocks_being_written,

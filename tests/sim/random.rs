@@ -21,6 +21,7 @@ pub enum Stream {
     Verbs,
     /// Administrators' programs: their presence, and what they do.
     Handlers,
+    Maintenance,
 }
 
 fn mix(value: u64) -> u64 {

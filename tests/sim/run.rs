@@ -61,7 +61,7 @@ impl<E: Subject> World<E> {
         self.heal_completely();
     }
 
-    fn has_run_away(&mut self) -> bool {
+    pub fn has_run_away(&mut self) -> bool {
         if self.statistics.events < EVENTS_PER_SEED {
             return false;
         }
@@ -94,10 +94,13 @@ impl<E: Subject> World<E> {
                 return;
             }
         }
+        if self.swarm.plants && !self.plant_and_mend() {
+            return;
+        }
         self.look_at_the_end();
     }
 
-    fn has_healed(&self) -> bool {
+    pub fn has_healed(&self) -> bool {
         self.clients.budget == 0
             && self.pending.is_empty()
             && self.nodes.iter().all(|node| {

@@ -15,7 +15,7 @@ use crate::recorder::{Detail, Statistics};
 use crate::run::{Outcome, run, run_sabotaged};
 use crate::sabotage::Sabotage;
 use crate::subject::Subject;
-use crate::swarm::Swarm;
+use crate::swarm::{FIRST_MAINTAINED, Swarm};
 
 /// Seeds that failed once, with what they found.
 const REGRESSIONS: &[u64] = &[
@@ -31,6 +31,9 @@ const REGRESSIONS: &[u64] = &[
     1_000_248, // I7: a write for a diskless Primary was applied after its bitmap was sent
     1_000_272, // I10: no generation for a peer that came back diskless to a frozen Primary
     1_000_283, // I10: a target that may have finished was still taken for Inconsistent
+    1_000_337, // I9: a diskless Primary read from its peer past its own write, answered under B
+    3_000_069, // the oracle took a write that a promotion had seen for one made twice
+    3_000_204, // I11: a disk stayed Negotiating when its connection was lost
     2_000_005, // I10: a source crashed before it heard of the end, and was promoted alone
     2_000_081, // I10: the same
 ];
@@ -95,6 +98,7 @@ pub fn seeds_hold_every_invariant<E: Subject>() {
     let count = variable("TWINBLK_SIM_SEEDS").unwrap_or(FRESH);
     let mut seeds = REGRESSIONS.to_vec();
     seeds.extend(first..first + count);
+    seeds.extend(FIRST_MAINTAINED..FIRST_MAINTAINED + count / 5);
     let next = AtomicU64::new(0);
     let total = Mutex::new((Statistics::default(), Vec::new()));
     std::thread::scope(|scope| {

@@ -20,6 +20,7 @@ pub trait Subject {
     fn is_out_of_sync(&self, block: u64) -> bool;
     fn resync_blocks_moved(&self) -> u64;
     fn verdict(&self) -> Option<Verdict>;
+    fn resync_blocks_equal(&self) -> u64;
 }
 
 impl Subject for twinblk::engine::Engine {
@@ -65,5 +66,9 @@ impl Subject for twinblk::engine::Engine {
 
     fn verdict(&self) -> Option<Verdict> {
         self.status().verdict
+    }
+
+    fn resync_blocks_equal(&self) -> u64 {
+        self.resync_blocks_equal()
     }
 }

@@ -9,6 +9,10 @@ use twinblk_proto::units::EXTENT_SECTORS;
 use crate::link::Quality;
 use crate::random::{Random, Stream};
 
+/// Seeds in which disks are verified, resyncs paused and done by checksum.
+pub const FIRST_MAINTAINED: u64 = 3_000_000;
+pub const MAINTAINED: u64 = 1_000_000;
+
 /// Who may promote what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promotion {
@@ -44,6 +48,8 @@ pub struct Rates {
     pub suspend_io: u32,
     /// One of two good copies is declared worthless.
     pub invalidate: u32,
+    pub verify: u32,
+    pub pause_sync: u32,
 }
 
 impl Rates {
@@ -61,6 +67,8 @@ impl Rates {
         switchover: 0,
         suspend_io: 0,
         invalidate: 0,
+        verify: 0,
+        pause_sync: 0,
     };
 }
 
@@ -108,6 +116,10 @@ pub struct Swarm {
     pub faults_ms: u64,
     /// Both nodes know that the other is a twinblk node too.
     pub twins: bool,
+    /// Zeroes may be named instead of sent.
+    pub thin: bool,
+    /// At the end differences are planted, to be found and mended.
+    pub plants: bool,
     /// Actors of the world act by themselves; off in scenarios.
     pub actors: bool,
     /// Longest that healing may take after the faults.
@@ -156,6 +168,8 @@ impl Swarm {
             rates: Rates::NONE,
             faults_ms: 0,
             twins: false,
+            thin: false,
+            plants: false,
             actors: false,
             healing_ms: HEALING_MS,
         }
@@ -217,6 +231,7 @@ impl Swarm {
                 let mut own = Random::new(seed, Stream::Verbs, 1);
                 if own.percent(20) { own.skewed(3_000, 40_000) as u32 } else { 0 }
             },
+            ..Rates::NONE
         };
         draw_policies(&mut settings, seed);
         let faults_ms = random.between(5_000, 60_000);
@@ -228,6 +243,17 @@ impl Swarm {
         let extents = *random.pick(&[1, 2, 3, 9, 12]);
         // An odd end now and then: the last block of the device is short.
         let odd = if random.percent(20) { random.below(EXTENT_SECTORS / 2) } else { 0 };
+        // Seeds of their own: others keep their stories.
+        let maintained = (FIRST_MAINTAINED..FIRST_MAINTAINED + MAINTAINED).contains(&seed);
+        let mut maintenance = Random::new(seed, Stream::Maintenance, 1);
+        let mut drawn = |percent| maintained && maintenance.percent(percent);
+        if drawn(50) {
+            settings.csums_alg = "sha1".to_owned();
+        }
+        let verify = if drawn(60) { 40_000 } else { 0 };
+        let pause_sync = if drawn(60) { 40_000 } else { 0 };
+        let rates = Rates { verify, pause_sync, ..rates };
+        let plants = drawn(60);
         Self {
             settings,
             device_sectors: extents * EXTENT_SECTORS - odd,
@@ -264,6 +290,8 @@ impl Swarm {
             rates,
             faults_ms,
             twins: false,
+            thin: maintained,
+            plants,
             actors: true,
             healing_ms: HEALING_MS,
         }

@@ -76,6 +76,8 @@ pub struct World<E> {
     pub sabotage: Option<Sabotage>,
     /// Blocks that a test changed on one of the disks.
     pub planted: BTreeSet<u64>,
+    /// Blocks that a verify called different.
+    pub found: BTreeSet<u64>,
     pub violation: Option<Violation>,
     /// A scenario stops here: before the node performs an effect that this picks.
     pub breakpoint: Option<Breakpoint>,
@@ -120,6 +122,7 @@ impl<E: Subject> World<E> {
             statistics: Statistics { seeds: 1, ..Statistics::default() },
             sabotage: None,
             planted: BTreeSet::new(),
+            found: BTreeSet::new(),
             violation: None,
             breakpoint: None,
             broke: false,
@@ -541,7 +544,7 @@ impl<E: Subject> World<E> {
         let id = end.id;
         self.note(node, format_args!("session {session} is up"));
         let features = twinblk_proto::packet::features::TRIM
-            | twinblk_proto::packet::features::THIN_RESYNC
+            | if self.swarm.thin { twinblk_proto::packet::features::THIN_RESYNC } else { 0 }
             | twinblk_proto::packet::features::WSAME
             | twinblk_proto::packet::features::WZEROES
             | if self.swarm.twins { twinblk_proto::packet::features::TWINBLK } else { 0 };

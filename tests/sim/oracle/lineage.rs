@@ -315,7 +315,8 @@ impl Lineage {
             for number in &entry.writes {
                 let write = log.get(*number);
                 let value = if write.zero { ZEROES } else { stamp(*number, *sector) };
-                if kept(value) {
+                // A write that is still open at a pin may be what the pin saw: it came before.
+                if kept(value) && value != entry.base {
                     operations.push(Operation {
                         write: true,
                         value,
@@ -402,6 +403,21 @@ mod tests {
         lineage.pin(&log, 4, |_| stamp(first, 7)).expect("no reads yet");
         assert!(lineage.admits(&log, 7, stamp(open, 7), Floor::Stable).is_err());
         assert!(lineage.admits(&log, 7, stamp(first, 7), Floor::Answered).is_ok());
+    }
+
+    #[test]
+    fn a_pin_may_see_a_write_that_is_open() {
+        let (mut log, mut lineage) = lineage();
+        let open = write(&mut log, &mut lineage, 1, None);
+        lineage.pin(&log, 2, |_| stamp(open, 7)).expect("no reads yet");
+        let next = write(&mut log, &mut lineage, 7, Some(8));
+        for invoked in [3, 5] {
+            lineage.observe(&log, 7, stamp(open, 7), invoked, invoked + 1).expect("the base");
+        }
+        assert_eq!(lineage.check_linearizable(&log), Ok(()));
+        lineage.observe(&log, 7, stamp(open, 7), 9, 10).expect("not stale by itself");
+        lineage.observe(&log, 7, stamp(next, 7), 11, 12).expect("the newest");
+        assert!(lineage.check_linearizable(&log).is_err(), "it came back");
     }
 
     #[test]
