@@ -175,7 +175,8 @@ impl<E: Subject> World<E> {
                 sectors.into_iter().map(|sector| (sector, self.served(node, sector))).collect();
             let outcome = self.oracle.pin(node, |sector| view[&sector]);
             self.check(outcome);
-        } else if self.pending.is_empty() {
+        } else {
+            // Requests may have come since the promotion: their writes stay open in the oracle.
             let floor = if self.oracle.lost_power[node] {
                 Floor::Stable
             } else if self.oracle.protocol == ReplicationProtocol::A
