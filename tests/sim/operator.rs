@@ -2,7 +2,7 @@
 //! Primary, moves the role when its holder is gone, and resolves split brain.
 
 use twinblk::engine::event::{CommandId, FencingPolicy, Verb};
-use twinblk_proto::state::{ConnectionState, DiskState};
+use twinblk_proto::state::{ConnectionState, DiskState, Role};
 
 use crate::random::{Random, Stream};
 use crate::subject::Subject;
@@ -139,7 +139,14 @@ impl<E: Subject> World<E> {
         }
         let eager = self.operator.calm || self.operator.random.percent(30);
         let state = self.nodes[node].state();
-        if state.disk == DiskState::Diskless && eager {
+        // A disk that is older than what the peer served is refused until the peer is there.
+        let alone = self.operator.calm
+            && state.role == Role::Primary
+            && state.disk == DiskState::Diskless
+            && state.connection == ConnectionState::StandAlone;
+        if alone && self.operator.random.percent(50) {
+            self.ask(node, Verb::Connect { discard_my_data: false, dry_run: false });
+        } else if state.disk == DiskState::Diskless && eager {
             self.ask(node, Verb::Attach);
         } else if state.connection == ConnectionState::StandAlone
             && state.disk >= DiskState::Inconsistent

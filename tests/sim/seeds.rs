@@ -35,6 +35,7 @@ const REGRESSIONS: &[u64] = &[
     3_000_069, // the oracle took a write that a promotion had seen for one made twice
     3_000_204, // I11: a disk stayed Negotiating when its connection was lost
     2_000_238, // the oracle missed a promotion during which a write arrived
+    2_000_107, // the operator never connected a Primary whose own disk is too old to attach
     2_000_005, // I10: a source crashed before it heard of the end, and was promoted alone
     2_000_081, // I10: the same
 ];
