@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 
 use super::Engine;
 use super::effect::{Effect, NoteLevel};
-use super::event::HandlerRunId;
+use super::event::{HandlerRunId, RoleConflictPolicy};
 use super::limits::MAX_HANDLERS_RUNNING;
+use super::split_brain::Cause;
 
 macro_rules! handlers {
     ($($(#[$doc:meta])* $variant:ident = $name:literal),+ $(,)?) => {
@@ -139,6 +140,21 @@ impl Engine {
                 self.before_resync_ended(run, handler, outcome);
             }
             _ => {}
+        }
+    }
+
+    /// The nodes can not go on together: whoever is to hear of it does (session.md 3.2).
+    pub(super) fn report_refusal(&mut self, cause: Cause) {
+        let calls_for_conflict = self.settings.rr_conflict == RoleConflictPolicy::CallPriLost;
+        let handlers: &[Handler] = match cause {
+            Cause::SplitBrain => &[Handler::SplitBrain],
+            // Expected to reboot the node; the split brain stays unsolved if it does not.
+            Cause::PrimaryLostAfterSplitBrain => &[Handler::PriLostAfterSb, Handler::SplitBrain],
+            Cause::PrimaryLost if calls_for_conflict => &[Handler::PriLost],
+            Cause::PrimaryLost | Cause::DryRun | Cause::Other => &[],
+        };
+        for handler in handlers {
+            self.run_handler(*handler);
         }
     }
 

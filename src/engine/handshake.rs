@@ -10,7 +10,8 @@ use twinblk_proto::state::{ConnectionState as C, DiskState as D, Role, State, St
 use super::Engine;
 use super::effect::{Effect, NoteLevel};
 use super::event::Generations;
-use super::generation::{Circumstances, compare, same};
+use super::generation::{Circumstances, Outcome, compare, same};
+use super::handler::Handler;
 use super::record::AfterBitmap;
 use super::refusal::Code;
 use super::split_brain::{Decision, Situation, decide};
@@ -407,7 +408,8 @@ impl Engine {
                     self.prepare_bitmap(full);
                     connection = C::WFBitMapT;
                 }
-                Some(Decision::Refuse { why, hint, .. }) => {
+                Some(Decision::Refuse { cause, why, hint }) => {
+                    self.report_refusal(cause);
                     if old.disk == D::Negotiating {
                         self.fail_disk(&why);
                         return Ok(());
@@ -581,6 +583,10 @@ impl Engine {
         let earnest = Situation { dry_run: false, ..situation };
         let would = decide(result.outcome, result.rule, &earnest, &self.settings);
         self.remember(result.outcome, &would, &earnest);
+        if matches!(result.outcome, Outcome::SplitBrain | Outcome::SplitBrainAmbiguous) {
+            // Before anybody tries to solve it.
+            self.run_handler(Handler::InitialSplitBrain);
+        }
         self.note(
             NoteLevel::Info,
             format!(

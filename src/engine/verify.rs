@@ -30,6 +30,7 @@ use twinblk_proto::units::{BLOCK_SECTORS, SectorRange};
 
 use super::effect::{DiskAction, Examination, NoteLevel, Refusal};
 use super::event::{DiskFailure, Finding, PayloadId, RepairFrom, SessionId, Time};
+use super::handler::Handler;
 use super::limits::{
     APPLICATION_BUSY_MS, MAX_COMPARISONS, MAX_VERIFY_REQUESTS, RESYNC_BUSY_WINDOW_BYTES,
     RESYNC_WINDOW_BYTES, VERIFY_REQUEST_BLOCKS,
@@ -489,6 +490,9 @@ impl Engine {
         };
         let level = if found_blocks > 0 { NoteLevel::Warning } else { NoteLevel::Info };
         self.note(level, text);
+        if complete && found_blocks > 0 && self.session.is_some() {
+            self.run_handler(Handler::OutOfSync);
+        }
         self.write_all_pages(AfterBitmap::Nothing);
     }
 

@@ -90,14 +90,14 @@ fn of_disks_that_were_never_in_sync() {
 #[test]
 fn while_a_resync_runs() {
     let mut findings = Findings::default();
-    // 64 MiB at 250 KiB/s: it is there for as long as it is looked at.
-    let disk = "resync-rate 250; c-plan-ahead 0;".to_owned();
-    let pair = Pair::connected(PairOptions { disk, ..PairOptions::default() });
+    let pair = Pair::connected(PairOptions::default());
     pair.alice.succeed(&["new-current-uuid", "--clear-bitmap", RESOURCE]);
     pair.wait_in_sync();
     pair.alice.succeed(&["primary", RESOURCE]);
+    // It is there for as long as it is looked at.
+    pair.alice.succeed(&["pause-sync", RESOURCE]);
     pair.alice.succeed(&["invalidate", RESOURCE]);
-    pair.alice.wait("a Primary as target", |status| status.connection.as_str() == "SyncTarget");
+    pair.alice.wait("a Primary as target", |status| status.connection.as_str() == "PausedSyncT");
     findings.refused("its data is at the peer", &pair.alice, &["disconnect"], -2, 17);
     findings.refused("a resync runs", &pair.alice, &["verify"], -8, 11);
     findings.refused("a resync runs", &pair.alice, &["invalidate"], -8, 11);

@@ -59,10 +59,7 @@ resource drbd {{
     let drbd = config.resource("drbd").expect("there");
     assert_eq!(drbd.dump("nod1.allen.com"), resource);
     let warned: Vec<&str> = config.warnings.list.iter().map(|known| &*known.message).collect();
-    assert_eq!(
-        warned,
-        ["handler 'pri-lost-after-sb' has no effect yet", "'c-min-rate' has no effect yet",]
-    );
+    assert_eq!(warned, ["'c-min-rate' has no effect yet"]);
 }
 
 #[test]
