@@ -107,6 +107,10 @@ pub struct Settings {
     pub c_delay_target: u32,
     pub c_fill_target: u32,
     pub c_max_rate: u32,
+    /// The operator chose it: DRBD's default of 100 MiB/s is no limit here.
+    pub c_max_rate_limits: bool,
+    /// KiB/s; concerns this node alone.
+    pub c_min_rate: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -177,6 +181,8 @@ impl Default for Settings {
             c_delay_target: 10,
             c_fill_target: 100,
             c_max_rate: 102_400,
+            c_max_rate_limits: false,
+            c_min_rate: 250,
         }
     }
 }
@@ -327,6 +333,8 @@ pub enum Timer {
     Resync,
     /// Close an epoch that went quiet, so that its extents may leave the activity log.
     EpochIdle,
+    /// The next resync request may go out.
+    ResyncPace,
     /// Try a command again that met a transient state.
     CommandRetry,
     /// Ask a kernel peer for the blocks that a verify found.
