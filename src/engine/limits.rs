@@ -37,6 +37,10 @@ pub const MAX_OPEN_EPOCHS: usize = 256;
 /// application is quiet.
 pub const RESYNC_REQUEST_BLOCKS: u64 = (1 << 20) / 4096;
 
+/// One request with csums-alg, in blocks: 32 KiB. One block that differs makes the whole request be sent;
+/// a request costs 40 bytes and its digest.
+pub const RESYNC_CHECKSUM_BLOCKS: u64 = (32 << 10) / 4096;
+
 /// A resync request does not cross a multiple of this (wire.md 6.2): 16 MiB in blocks.
 pub const RESYNC_EXTENT_BLOCKS: u64 = (16 << 20) / 4096;
 

@@ -19,7 +19,7 @@ use twinblk_proto::units::SectorRange;
 use super::effect::{DiskAction, Effect, NoteLevel};
 use super::event::{DiskFailure, PayloadId, SessionId, Time, Timer};
 use super::handler::{Handler, HeldResync};
-use super::limits::{RESYNC_CHECKPOINT_MS, RESYNC_EXTENT_BLOCKS};
+use super::limits::{RESYNC_CHECKPOINT_MS, RESYNC_CHECKSUM_BLOCKS, RESYNC_EXTENT_BLOCKS};
 use super::range_lock::Kind;
 use super::record::AfterBitmap;
 use super::session::PingPurpose;
@@ -176,7 +176,10 @@ impl Engine {
         if self.target.finish != Finish::No {
             return;
         }
-        let (window, most) = (self.resync_window(), self.resync_request_blocks());
+        let (window, mut most) = (self.resync_window(), self.resync_request_blocks());
+        if self.target.checksums {
+            most = most.min(RESYNC_CHECKSUM_BLOCKS);
+        }
         while self.target.bytes_under_way < window {
             let Some(first) = self.bitmap.next_set(self.target.cursor) else { break };
             if !self.resync_is_due() {
