@@ -373,6 +373,7 @@ impl Engine {
             Timer::RequestTimeout => self.request_timer(),
             Timer::Resync => self.resync_timer(),
             Timer::EpochIdle => self.epoch_timer(),
+            Timer::DiskTimeout => self.disk_timer(),
             Timer::CommandRetry => self.command_timer(),
             Timer::Repair => self.repair_timer(),
         }

@@ -138,6 +138,10 @@ impl<E: Subject> World<E> {
             && state.disk < DiskState::UpToDate
             && state.peer_disk == DiskState::UpToDate;
         let local = machine.disk_open && state.disk >= DiskState::Inconsistent && !served_by_peer;
+        if !local && !served_by_peer {
+            // Its disk was given up meanwhile: its clients see nothing.
+            return;
+        }
         if local {
             let current = generations::plain(engine.record().generations.current);
             if !durable.primary || generations::plain(durable.generations.current) != current {
@@ -236,6 +240,9 @@ impl<E: Subject> World<E> {
                 return self.violate(invariant, text);
             }
             self.oracle.join(target);
+            if self.oracle.last_primary == Some(target) {
+                self.oracle.last_primary = Some(source);
+            }
             return;
         }
         let oracle = &self.oracle;

@@ -8,6 +8,7 @@ pub mod network;
 pub mod policies;
 pub mod resync;
 pub mod resync_forms;
+pub mod slow;
 pub mod stage;
 pub mod verbs;
 pub mod verify;
