@@ -132,7 +132,7 @@ pub const TABLE: &[Spec] = &[
     number(Disk, "c-delay-target", 10, (1, 100), Unit::One, Acts), // 0.1 s
     number(Disk, "c-fill-target", 100, (0, 1_048_576), Unit::Sectors, Acts),
     number(Disk, "c-max-rate", 102_400, (250, 4_194_304), Unit::Kib, Acts),
-    number(Disk, "c-min-rate", 250, (0, 4_194_304), Unit::Kib, NotYet),
+    number(Disk, "c-min-rate", 250, (0, 4_194_304), Unit::Kib, Acts),
     choice(Disk, "fencing", &["dont-care", "resource-only", "resource-and-stonith"], Acts),
     text(Disk, "resync-after", ANY_TEXT, Acts),
     flag(Disk, "al-updates", true, NotYet),

@@ -142,13 +142,11 @@ fn client(client: &ClientSnapshot) -> NbdClientStatus {
     }
 }
 
-/// Rate and remaining time follow from the whole way since the start: a resync that only just
-/// began has neither.
+/// Rate and remaining time follow from what was done lately: a resync that stands still has neither.
 fn resync(progress: &Progress) -> ResyncStatus {
     let done = progress.total_blocks.saturating_sub(progress.left_blocks);
-    let rate = u128::from(done * BLOCK_BYTES) * 1_000_000 / u128::from(progress.elapsed_us.max(1));
     let left = progress.left_blocks * BLOCK_BYTES;
-    let rate = rate as u64;
+    let rate = progress.bytes_per_s;
     ResyncStatus {
         done_fraction: match progress.total_blocks {
             0 => 1.0,
@@ -171,6 +169,7 @@ fn verify(progress: &VerifyProgress) -> VerifyStatus {
         left_blocks: progress.total_blocks.saturating_sub(progress.done_blocks),
         failed_blocks: 0,
         elapsed_us: progress.elapsed_us,
+        bytes_per_s: progress.bytes_per_s,
     });
     VerifyStatus {
         done_fraction: if progress.total_blocks == 0 { 0.0 } else { like.done_fraction },
@@ -250,11 +249,12 @@ mod tests {
             left_blocks: 500,
             failed_blocks: 0,
             elapsed_us: 1_000_000,
+            bytes_per_s: 500 * BLOCK_BYTES,
         };
         let status = resync(&half);
         assert!((status.done_fraction - 0.5).abs() < 1e-9);
         assert_eq!((status.rate_bytes_per_s, status.eta_s), (500 * BLOCK_BYTES, Some(1)));
-        let begun = resync(&Progress { left_blocks: 1000, elapsed_us: 0, ..half });
+        let begun = resync(&Progress { left_blocks: 1000, elapsed_us: 0, bytes_per_s: 0, ..half });
         assert_eq!((begun.rate_bytes_per_s, begun.eta_s), (0, None));
     }
 }

@@ -154,6 +154,8 @@ fn engine_settings(view: &NodeView) -> Settings {
         c_delay_target: disk.c_delay_target,
         c_fill_target: disk.c_fill_target_sectors,
         c_max_rate: disk.c_max_rate_kib_per_s,
+        c_max_rate_limits: disk.c_max_rate_is_set,
+        c_min_rate: disk.c_min_rate_kib_per_s,
         ..Settings::default()
     }
 }

@@ -24,10 +24,9 @@ const FILE_PHYSICAL_BLOCK_BYTES: u32 = 4096;
 const CLAIM_TRIES_MAX: u32 = 10;
 const CLAIM_PAUSE: Duration = Duration::from_millis(20);
 /// The lock of a process that was killed lives until the kernel has taken its ring apart, in the
-/// background, after what the ring had under way; at load 20 that took over 3 s. 500 tries, 20 ms
-/// apart: 10 s, for a dead owner
-/// only.
-const LOCK_TRIES_MAX: u32 = 500;
+/// background, after what the ring had under way; on two cores under heavy load that took over 10 s.
+/// A dead owner only is waited for: 2000 tries, 20 ms apart, 40 s.
+const LOCK_TRIES_MAX: u32 = 2000;
 
 /// An open backing store and what was found out about it.
 #[derive(Debug)]

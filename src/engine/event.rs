@@ -109,6 +109,10 @@ pub struct Settings {
     pub c_delay_target: u32,
     pub c_fill_target: u32,
     pub c_max_rate: u32,
+    /// The operator chose it: DRBD's default of 100 MiB/s is no limit here.
+    pub c_max_rate_limits: bool,
+    /// KiB/s; concerns this node alone.
+    pub c_min_rate: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -180,6 +184,8 @@ impl Default for Settings {
             c_delay_target: 10,
             c_fill_target: 100,
             c_max_rate: 102_400,
+            c_max_rate_limits: false,
+            c_min_rate: 250,
         }
     }
 }
@@ -332,6 +338,8 @@ pub enum Timer {
     EpochIdle,
     /// Look for disk operations that do not end (disk-timeout).
     DiskTimeout,
+    /// The next resync request may go out.
+    ResyncPace,
     /// Try a command again that met a transient state.
     CommandRetry,
     /// Ask a kernel peer for the blocks that a verify found.

@@ -20,6 +20,9 @@ enum Local {
 pub(super) struct ClientFlush {
     request: RequestId,
     local: Local,
+    /// Everything answered so far is on the local disk or in its cache. Not so when it is Inconsistent:
+    /// what was written while it was away is on the peer alone (I1).
+    local_is_whole: bool,
     /// Epoch that must be stable on the peer, while it is awaited.
     epoch: Option<u64>,
     /// The awaited epoch became stable: the peer alone is enough.
@@ -30,16 +33,18 @@ impl Engine {
     pub(super) fn client_flush(&mut self, request: RequestId) {
         let local = self.local_usable();
         let connected = self.mirrors();
-        if !local && !connected {
+        let local_is_whole = local && self.state.disk == D::UpToDate;
+        if !local_is_whole && !connected {
             return self.flush_has_no_data(request);
         }
-        let waits = self.settings.protocol == ReplicationProtocol::C || !local;
+        let waits = self.settings.protocol == ReplicationProtocol::C || !local_is_whole;
         let epoch = if waits { self.epochs.newest() } else { None };
         self.close_epoch();
         let peer_stable = connected && waits && epoch.is_none();
         let flush = ClientFlush {
             request,
             local: if local { Local::UnderWay } else { Local::None },
+            local_is_whole,
             epoch,
             peer_stable,
         };
@@ -107,14 +112,14 @@ impl Engine {
         if flush.local == Local::UnderWay || flush.epoch.is_some() {
             return;
         }
-        let answerable = flush.local == Local::Done || flush.peer_stable;
+        let answerable = flush.local_is_whole && flush.local == Local::Done || flush.peer_stable;
         if gate_closed || answerable && self.is_frozen() {
             return self.status.held_flushes.push(key);
         }
         let flush = self.flushes.remove(key).expect("just seen");
-        if flush.local == Local::Done || flush.peer_stable {
+        if answerable {
             self.reply_client(flush.request, Ok(None));
-        } else if self.state.disk > D::Failed {
+        } else if flush.local_is_whole && self.state.disk > D::Failed {
             // The disk it could not flush was replaced meanwhile: nothing to promise.
             self.reply_client(flush.request, Err(ClientError::Io));
         } else {

@@ -199,6 +199,16 @@ impl Engine {
 
     pub(super) fn peer_sync_param(&mut self, peer: SyncParam) {
         if self.state.connection != C::WFReportParams {
+            // Changed on the peer while connected: both nodes follow the last change (wire.md 3.4).
+            let s = &mut self.settings;
+            s.resync_rate = peer.resync_rate;
+            s.verify_alg = peer.verify_alg;
+            s.csums_alg = peer.csums_alg;
+            s.c_plan_ahead = peer.c_plan_ahead;
+            s.c_delay_target = peer.c_delay_target;
+            s.c_fill_target = peer.c_fill_target;
+            s.c_max_rate_limits |= s.c_max_rate != peer.c_max_rate;
+            s.c_max_rate = peer.c_max_rate;
             return;
         }
         let pairs = [

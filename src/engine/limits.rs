@@ -46,11 +46,21 @@ pub const RESYNC_WINDOW_BYTES: u64 = 4 << 20;
 
 /// Resync data under way while the application writes: one request at a time, so that a write waits
 /// for at most one.
-pub const RESYNC_BUSY_WINDOW_BYTES: u64 = 512 << 10;
+pub const RESYNC_BUSY_WINDOW_BYTES: u64 = 128 << 10;
 
-/// One comparison of an online verify between twinblk nodes, in blocks: as a resync request. What
-/// differs is looked at block by block afterwards. A kernel peer counts requests, one a block.
-pub const VERIFY_REQUEST_BLOCKS: u64 = RESYNC_REQUEST_BLOCKS;
+/// Longest pause that a single slow answer makes a resync take while the application writes.
+pub const MAX_RESYNC_PAUSE_US: u64 = 100_000;
+
+/// With a limit on its speed a resync asks this often at least, as DRBD's controller does: an even
+/// trickle, no bursts.
+pub const RESYNC_REQUESTS_PER_S: u64 = 10;
+
+/// A timer of the driver comes up to a millisecond late, a busy machine later: this much is caught up.
+pub const RESYNC_LATENESS_US: u64 = 20_000;
+
+/// The speed of a resync is that of the last 8 marks, 3 s apart, as in DRBD.
+pub const RESYNC_MARK_US: u64 = 3_000_000;
+pub const RESYNC_MARKS: usize = 8;
 
 /// How long a kernel peer is left alone after a verify before it is asked for a repair: it runs its
 /// out-of-sync handler and writes its bitmap then, and a resync that begins meanwhile makes it

@@ -22,7 +22,7 @@
 //! | `epoch` | writes the peer has not made stable yet |
 //! | `peer_write`, `peer_read` | what the peer asks |
 //! | `session`, `handshake`, `packets` | the connection |
-//! | `bitmap_exchange`, `sync_source`, `sync_target`, `sync_checksum`, `pause` | resync |
+//! | `bitmap_exchange`, `sync_source`, `sync_target`, `sync_checksum`, `pause`, `rate` | resync |
 //! | `verify`, `repair` | comparing both disks, and mending what differs |
 //! | `command`, `cluster` | the operator, and agreement with the peer |
 //! | `disk_timeout` | a disk that does not answer |
@@ -64,6 +64,7 @@ mod packets;
 mod pause;
 mod peer_read;
 mod peer_write;
+mod rate;
 mod read;
 mod record;
 mod repair;
@@ -174,6 +175,7 @@ pub struct Engine {
     crashed_primary: bool,
     target: sync_target::Target,
     source: sync_source::Source,
+    pace: rate::Pace,
     verify: verify::Verify,
     examinations: Slab<Examined>,
 
@@ -220,6 +222,7 @@ impl Engine {
             crashed_primary: false,
             target: sync_target::Target::default(),
             source: sync_source::Source::default(),
+            pace: rate::Pace::default(),
             verify: verify::Verify::default(),
             examinations: Slab::default(),
             clients_open: 0,

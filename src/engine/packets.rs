@@ -52,7 +52,10 @@ impl Engine {
             }
             Packet::Barrier { handle } => return self.peer_barrier(handle),
             Packet::BarrierAck { handle, writes } => return self.barrier_acked(handle, writes),
-            Packet::DataRequest(request) => return self.peer_read(request, Asked::Application),
+            Packet::DataRequest(request) => {
+                self.last_client_request = self.now;
+                return self.peer_read(request, Asked::Application);
+            }
             Packet::DataReply(reply) => return self.data_reply(reply, payload),
             Packet::ResyncRequest(request) => return self.peer_read(request, Asked::Resync),
             Packet::ThinResyncRequest(request) => {

@@ -7,6 +7,7 @@ use twinblk_proto::units::SectorRange;
 use super::effect::DiskAction;
 use super::event::{ClientOperation, DiskFailure, PayloadId, RequestId, Time};
 use super::limits::MAX_REQUEST_SECTORS;
+use super::range_lock::Kind;
 use super::{Engine, Purpose};
 
 #[derive(Debug)]
@@ -41,6 +42,9 @@ impl Engine {
             D::Inconsistent => {
                 matches!(self.state.connection, C::SyncTarget | C::PausedSyncT)
                     && !self.bitmap.any_set(range.blocks_touched())
+                    // What is being written may be taken back here if the source dies: its copy
+                    // counts until the write is answered (I9).
+                    && !self.locks.is_busy(range, Kind::SourceRead)
             }
             _ => false,
         }

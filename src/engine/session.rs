@@ -372,6 +372,8 @@ impl Engine {
             Timer::Ping => self.ping_timer(),
             Timer::RequestTimeout => self.request_timer(),
             Timer::Resync => self.resync_timer(),
+            // What it was set for happens at the end of the batch.
+            Timer::ResyncPace => {}
             Timer::EpochIdle => self.epoch_timer(),
             Timer::DiskTimeout => self.disk_timer(),
             Timer::CommandRetry => self.command_timer(),

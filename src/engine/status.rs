@@ -31,6 +31,8 @@ pub struct Progress {
     pub left_blocks: u64,
     pub failed_blocks: u64,
     pub elapsed_us: u64,
+    /// Lately.
+    pub bytes_per_s: u64,
 }
 
 /// A comparison of both disks under way.
@@ -41,6 +43,7 @@ pub struct VerifyProgress {
     pub total_blocks: u64,
     pub found_blocks: u64,
     pub elapsed_us: u64,
+    pub bytes_per_s: u64,
 }
 
 /// A snapshot for `status`.
@@ -156,6 +159,7 @@ impl Engine {
                 left_blocks: self.bitmap.count(),
                 failed_blocks,
                 elapsed_us: self.now.0.saturating_sub(started.0),
+                bytes_per_s: self.resync_speed(),
             }
         });
         let requests = self.writes.iter().count() + self.reads.len() + self.flushes.len();

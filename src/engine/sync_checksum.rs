@@ -115,6 +115,7 @@ impl Engine {
     pub(super) fn blocks_are_equal(&mut self, range: SectorRange) {
         let cleared = self.bitmap.clear_range(range.blocks_covered(self.sectors));
         self.status.counters.resync_equal_blocks += cleared;
+        self.count_progress(cleared);
         if cleared > 0 {
             self.bitmap_writer.cleared_for_cached_data();
         }

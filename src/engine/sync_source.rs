@@ -41,6 +41,7 @@ impl Engine {
         });
         self.source =
             Source { total_blocks: self.bitmap.count(), started: self.now, identifier_sent: false };
+        self.reset_pace();
         let text = format!("began resync as SyncSource, {} blocks differ", self.bitmap.count());
         self.change(text, |s| {
             s.connection = C::SyncSource;
@@ -63,6 +64,7 @@ impl Engine {
     pub(super) fn target_wrote(&mut self, range: SectorRange) {
         let cleared = self.bitmap.clear_range(range.blocks_covered(self.sectors));
         self.status.counters.resync_blocks += cleared;
+        self.count_progress(cleared);
         if cleared > 0 {
             // The source's own copy may be in its disk's cache only, written before a crash of the
             // process: after a power loss the target would have the newer one (I7).

@@ -19,10 +19,7 @@ use twinblk_proto::units::SectorRange;
 use super::effect::{DiskAction, Effect, NoteLevel};
 use super::event::{DiskFailure, PayloadId, SessionId, Time, Timer};
 use super::handler::{Handler, HeldResync};
-use super::limits::{
-    APPLICATION_BUSY_MS, RESYNC_BUSY_WINDOW_BYTES, RESYNC_CHECKPOINT_MS, RESYNC_EXTENT_BLOCKS,
-    RESYNC_REQUEST_BLOCKS, RESYNC_WINDOW_BYTES,
-};
+use super::limits::{RESYNC_CHECKPOINT_MS, RESYNC_EXTENT_BLOCKS};
 use super::range_lock::Kind;
 use super::record::AfterBitmap;
 use super::session::PingPurpose;
@@ -57,6 +54,7 @@ struct Request {
     lock: u64,
     /// A write of the peer into it failed since it was asked for.
     tainted: bool,
+    asked: Time,
 }
 
 #[derive(Debug, Default)]
@@ -118,6 +116,7 @@ impl Engine {
             checksums: self.wants_checksums(),
             ..Target::default()
         };
+        self.reset_pace();
         let text = format!("began resync as SyncTarget, {} blocks differ", self.bitmap.count());
         self.change(text, |s| {
             s.connection = C::SyncTarget;
@@ -181,14 +180,14 @@ impl Engine {
         if self.target.finish != Finish::No {
             return;
         }
-        let busy = self.now < self.last_client_request.after_ms(APPLICATION_BUSY_MS);
-        let buffers = u64::from(self.settings.max_buffers) * 4096 / 2;
-        let window = if busy { RESYNC_BUSY_WINDOW_BYTES } else { RESYNC_WINDOW_BYTES }
-            .min(buffers.max(RESYNC_BUSY_WINDOW_BYTES));
+        let (window, most) = (self.resync_window(), self.resync_request_blocks());
         while self.target.bytes_under_way < window {
             let Some(first) = self.bitmap.next_set(self.target.cursor) else { break };
-            let stop = (first + RESYNC_REQUEST_BLOCKS)
-                .min((first / RESYNC_EXTENT_BLOCKS + 1) * RESYNC_EXTENT_BLOCKS);
+            if !self.resync_is_due() {
+                return;
+            }
+            let stop =
+                (first + most).min((first / RESYNC_EXTENT_BLOCKS + 1) * RESYNC_EXTENT_BLOCKS);
             let mut last = first + 1;
             while last < stop && self.bitmap.is_set(last) {
                 last += 1;
@@ -199,8 +198,11 @@ impl Engine {
                 return;
             }
             let (lock, _) = self.locks.join(range, Kind::TargetRequest, 0);
-            self.target.requests.insert(range.start.0, Request { range, lock, tainted: false });
+            self.target
+                .requests
+                .insert(range.start.0, Request { range, lock, tainted: false, asked: self.now });
             self.target.bytes_under_way += range.bytes();
+            self.resync_asked(range.bytes());
             self.target.cursor = last;
             self.ask_for_resync_block(range);
         }
@@ -264,6 +266,7 @@ impl Engine {
             let request = self.target.requests.remove(&range.start.0).expect("just seen");
             self.target.bytes_under_way -= request.range.bytes();
             self.leave_lock(request.lock);
+            self.resync_answered(request.asked);
         }
         known
     }
@@ -350,6 +353,7 @@ impl Engine {
     pub(super) fn mark_in_sync(&mut self, range: SectorRange) {
         let cleared = self.bitmap.clear_range(range.blocks_covered(self.sectors));
         self.status.counters.resync_blocks += cleared;
+        self.count_progress(cleared);
         if cleared > 0 {
             self.bitmap_writer.cleared_for_cached_data();
         }

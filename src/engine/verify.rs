@@ -17,8 +17,8 @@
 //! answer on its way here, and on this disk before the block is read, or it comes after the answer
 //! and waits here until the block was read.
 //!
-//! A kernel peer counts requests, one for each block. Between twinblk nodes one request covers
-//! [`VERIFY_REQUEST_BLOCKS`], and what differs is asked for once more block by block.
+//! A kernel peer counts requests, one for each block. Between twinblk nodes one request covers as much
+//! as a resync request does, and what differs is asked for once more block by block.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -31,10 +31,7 @@ use twinblk_proto::units::{BLOCK_SECTORS, SectorRange};
 use super::effect::{DiskAction, Examination, NoteLevel, Refusal};
 use super::event::{DiskFailure, Finding, PayloadId, RepairFrom, SessionId, Time};
 use super::handler::Handler;
-use super::limits::{
-    APPLICATION_BUSY_MS, MAX_COMPARISONS, MAX_VERIFY_REQUESTS, RESYNC_BUSY_WINDOW_BYTES,
-    RESYNC_WINDOW_BYTES, VERIFY_REQUEST_BLOCKS,
-};
+use super::limits::{MAX_COMPARISONS, MAX_VERIFY_REQUESTS};
 use super::peer_write::Waiting;
 use super::range_lock::Kind;
 use super::record::AfterBitmap;
@@ -52,6 +49,7 @@ const DEFAULT_ALGORITHM: Algorithm = Algorithm::Crc32c;
 struct Request {
     range: SectorRange,
     lock: u64,
+    asked: Time,
 }
 
 /// An answer that is being compared with the data here.
@@ -197,6 +195,7 @@ impl Engine {
             comparisons: std::mem::take(&mut self.verify.comparisons),
             ..Verify::default()
         };
+        self.reset_pace();
         let text = format!("Starting Online Verify from sector {}", start * BLOCK_SECTORS);
         self.change(text, |s| s.connection = C::VerifyS);
         if self.state.connection == C::VerifyS {
@@ -221,18 +220,19 @@ impl Engine {
             return;
         }
         let twins = self.session.as_ref().is_some_and(super::session::Session::peer_is_twinblk);
-        let busy = self.now < self.last_client_request.after_ms(APPLICATION_BUSY_MS);
-        let window = if busy { RESYNC_BUSY_WINDOW_BYTES } else { RESYNC_WINDOW_BYTES };
+        let (window, most) = (self.resync_window(), self.resync_request_blocks());
         while self.verify.bytes_under_way < window
             && self.verify.requests.len() < MAX_VERIFY_REQUESTS
         {
+            if !self.resync_is_due() {
+                return;
+            }
             let verify = &self.verify;
             let blocks = match verify.closer.front() {
                 Some(range) => range.start..range.start + 1,
                 None if verify.cursor >= verify.stop => break,
                 None if twins => {
-                    let aligned =
-                        (verify.cursor / VERIFY_REQUEST_BLOCKS + 1) * VERIFY_REQUEST_BLOCKS;
+                    let aligned = (verify.cursor / most + 1) * most;
                     verify.cursor..aligned.min(verify.stop)
                 }
                 None => verify.cursor..verify.cursor + 1,
@@ -252,8 +252,9 @@ impl Engine {
                 None => self.verify.cursor = blocks.end,
             }
             let (lock, _) = self.locks.join(range, Kind::TargetRequest, 0);
-            self.verify.requests.insert(range.start.0, Request { range, lock });
+            self.verify.requests.insert(range.start.0, Request { range, lock, asked: self.now });
             self.verify.bytes_under_way += range.bytes();
+            self.resync_asked(range.bytes());
             let request = BlockRequest { range, id: BlockId::RESYNC };
             self.send_data(Packet::VerifyRequest(request), None);
         }
@@ -273,6 +274,8 @@ impl Engine {
             let request = self.verify.requests.remove(&range.start.0).expect("just seen");
             self.verify.bytes_under_way -= range.bytes();
             self.leave_lock(request.lock);
+            self.resync_answered(request.asked);
+            self.count_progress(range.blocks_touched().count() as u64);
         }
     }
 
@@ -391,6 +394,9 @@ impl Engine {
     pub(super) fn peer_verifies(&mut self, range: SectorRange) {
         if self.state.connection == C::VerifyT {
             let end = range.blocks_touched().end;
+            self.count_progress(
+                end.saturating_sub(self.verify.peer_cursor.max(range.start.0 / BLOCK_SECTORS)),
+            );
             self.verify.peer_cursor = self.verify.peer_cursor.max(end);
             if self.verify.stop == 0 {
                 self.verify.start = range.start.0 / BLOCK_SECTORS;
@@ -401,6 +407,7 @@ impl Engine {
 
     /// The peer began; its requests follow.
     pub(super) fn begin_verify_for_peer(&mut self) {
+        self.reset_pace();
         self.verify.found = 0;
         self.verify.peer_cursor = 0;
         self.verify.stop = 0;
@@ -517,6 +524,7 @@ impl Engine {
             total_blocks: verify.stop.saturating_sub(verify.start),
             found_blocks: verify.found,
             elapsed_us: self.now.0.saturating_sub(verify.started.0),
+            bytes_per_s: self.resync_speed(),
         })
     }
 }

@@ -3,8 +3,8 @@
 use twinblk::engine::Engine;
 
 use crate::scenarios::{
-    crashes, freeze, generations, handlers, network, policies, resync, resync_forms, slow, verbs,
-    verify,
+    crashes, freeze, generations, handlers, network, policies, rate, resync, resync_forms, slow,
+    verbs, verify,
 };
 use crate::seeds;
 
@@ -40,8 +40,12 @@ tests! {
     resync::stale_session_data_ignored,
     resync::flush_eio_detaches,
     resync::diskless_primary_is_served_by_its_peer,
+    resync::a_flush_of_half_a_resync_is_an_error,
+    resync::a_target_reads_behind_its_own_writes,
     resync::reconnect_copies_what_changed,
     resync::a_small_activity_log_bounds_the_resync,
+    rate::a_chosen_rate_is_kept,
+    rate::a_resync_yields_to_the_application,
     resync_forms::checksums_spare_what_is_equal,
     resync_forms::checksum_resync_survives_crashes,
     resync_forms::zeroes_are_not_sent,

@@ -240,6 +240,7 @@ impl Swarm {
             ..Rates::NONE
         };
         draw_policies(&mut settings, seed);
+        draw_pace(&mut settings, seed);
         let faults_ms = random.between(5_000, 60_000);
         let clients = random.between(1, 3);
         let requests = random.between(300, 2000);
@@ -314,6 +315,23 @@ impl Swarm {
 
 /// Policies of automatic recovery, in a third of the seeds. A Primary never loses under the eyes of
 /// its clients here: `rr-conflict violently` has scenarios of its own.
+/// How fast a resync goes; the slowest takes 12 s for the largest device.
+fn draw_pace(settings: &mut Settings, seed: u64) {
+    let mut random = Random::new(seed, Stream::Maintenance, 2);
+    settings.c_min_rate = *random.pick(&[250, 250, 0, 4000]);
+    if random.percent(20) {
+        settings.c_plan_ahead = 0;
+        settings.resync_rate = *random.pick(&[4000, 40_000]);
+    } else if random.percent(20) {
+        settings.c_max_rate = 8000;
+        settings.c_max_rate_limits = true;
+    } else if random.percent(30) {
+        settings.c_fill_target = *random.pick(&[0, 64, 4096]);
+        settings.c_delay_target = *random.pick(&[1, 10]);
+        settings.c_plan_ahead = *random.pick(&[5, 20]);
+    }
+}
+
 fn draw_policies(settings: &mut Settings, seed: u64) {
     use SplitBrainPolicy::*;
     let mut own = Random::new(seed, Stream::Verbs, 2);

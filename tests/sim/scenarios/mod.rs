@@ -6,6 +6,7 @@ pub mod generations;
 pub mod handlers;
 pub mod network;
 pub mod policies;
+pub mod rate;
 pub mod resync;
 pub mod resync_forms;
 pub mod slow;

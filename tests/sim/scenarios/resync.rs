@@ -2,14 +2,15 @@
 
 use twinblk::engine::effect::Effect;
 use twinblk::engine::event::Verb;
-use twinblk_proto::packet::Packet;
+use twinblk_proto::packet::{Packet, ReplicationProtocol};
 use twinblk_proto::state::{ConnectionState, DiskState};
-use twinblk_proto::units::BLOCK_SECTORS;
+use twinblk_proto::units::{BLOCK_SECTORS, SectorRange};
 
 use super::crashes::degrade_and_write;
 use super::stage::{CONNECT, PRIMARY, Stage};
-use crate::requests::Wish;
+use crate::requests::{Reply, Wish};
 use crate::subject::Subject;
+use crate::swarm::Swarm;
 
 /// I3: half a resync is no data.
 pub fn resync_target_refuses_promote<E: Subject>() {
@@ -135,6 +136,55 @@ pub fn diskless_primary_is_served_by_its_peer<E: Subject>() {
     stage.must(0, Verb::Attach);
     stage.heals();
     assert_eq!(crate::stamp::write_number(stage.world.nodes[0].medium.view(4)), 2);
+}
+
+/// I1: half a resync holds not everything that was answered: without the peer that does, a flush of it
+/// promises nothing.
+pub fn a_flush_of_half_a_resync_is_an_error<E: Subject>() {
+    let mut stage = Stage::<E>::pair();
+    stage.must(0, Verb::Detach { force: false });
+    for index in 0..64 {
+        stage.write(0, index * 64, 8);
+    }
+    stage.must(0, Verb::Attach);
+    stage.until("target", |stage| stage.connection(0) == ConnectionState::SyncTarget);
+    stage.world.crash(1, crate::node::Crash::Kill);
+    let flush = stage.begin(0, Wish::Flush);
+    let reply = stage.answer(flush);
+    assert!(matches!(reply, Reply::Failed(_)), "{reply:?}");
+    stage.until("the source is gone", |stage| stage.connection(0) < ConnectionState::Connected);
+    let flush = stage.begin(0, Wish::Flush);
+    let reply = stage.answer(flush);
+    assert!(matches!(reply, Reply::Failed(_)), "{reply:?}");
+    stage.restart(1);
+    stage.heals();
+}
+
+/// I9: a write that the source may never get is not to be seen here before it is answered, though it is
+/// on this disk already and the block is in sync.
+pub fn a_target_reads_behind_its_own_writes<E: Subject>() {
+    let mut swarm = Swarm::quiet(ReplicationProtocol::C);
+    // One block each 10 ms: the resync is under way when the link is cut.
+    (swarm.settings.c_plan_ahead, swarm.settings.resync_rate) = (0, 400);
+    let mut stage = Stage::<E>::pair_of(swarm);
+    stage.must(0, Verb::Detach { force: false });
+    for index in 0..64 {
+        stage.write(0, index * 64, 8);
+    }
+    stage.must(0, Verb::Attach);
+    stage.until("the first blocks are in sync", |stage| stage.blocks_moved(0) > 0);
+    stage.cut_all();
+    let write = stage.begin(0, super::stage::write(0, 8));
+    stage.rest(50);
+    let read = stage.begin(0, Wish::Read(SectorRange::new(0, 8)));
+    stage.rest(50);
+    assert!(!stage.is_answered(write) && !stage.is_answered(read), "only the source's copy counts");
+    stage.world.crash(1, crate::node::Crash::Kill);
+    assert!(matches!(stage.answer(write), Reply::Failed(_)));
+    assert!(matches!(stage.answer(read), Reply::Failed(_)));
+    stage.heal_all();
+    stage.restart(1);
+    stage.heals();
 }
 
 /// Ordinary disconnect, writes, connect: only what changed is copied.
