@@ -145,7 +145,8 @@ impl Driver {
             // Looking at the clock is much of the work of looking around: once for each turn.
             let now = self.clock.now();
             let handled = self.turn(now);
-            if handled > 0 {
+            // A resync alone is not in a hurry, and wants the cores for itself.
+            if handled > 0 && self.engine.application_is_busy(now) {
                 self.polling.saw_events(self.clock.now());
             }
             if handled > 0 || self.polling.look_again(now) {
