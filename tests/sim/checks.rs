@@ -342,6 +342,8 @@ impl<E: Subject> World<E> {
         let served_locally = self.nodes[node].has_data() && self.nodes[node].disk_open;
         let holder = if served_locally { node } else { 1 - node };
         let generation = self.nodes[holder].metadata.record().generations.current;
+        // Whoever is promoted now must have it.
+        self.oracle.lineage_mut(node).generation = Some(generation);
         let both = self.oracle.protocol == ReplicationProtocol::C && !self.oracle.lineages_differ();
         for at in 0..2 {
             let must_have =

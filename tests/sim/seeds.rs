@@ -39,6 +39,7 @@ const REGRESSIONS: &[u64] = &[
     3_000_366, // I11: a full sync begun again and again pushed its target out of the history
     3_000_477, // I11: the same
     4_000_007, // I8: a disk that was not good kept the log of a diskless Primary
+    4_000_022, // the oracle forgot that a flush was answered in a new generation
     4_000_047, // I1: a copy on a peer that left counted when the own disk was given up
     4_000_054, // I11: a discarded disk that heard of no resync was unrelated afterwards
     4_000_082, // I11: an acknowledgement cleared bits of a disk that was exchanged meanwhile
@@ -47,6 +48,7 @@ const REGRESSIONS: &[u64] = &[
     4_000_322, // I1: a write for a source that lost its disk went to its stale target
     4_000_391, // I11: a demotion in a node where nothing else happened waited for ever
     4_000_399, // I11: as 4_000_256, with the peer connected
+    2_000_043, // the operator left bits behind that no resync was begun for
     2_000_005, // I10: a source crashed before it heard of the end, and was promoted alone
     2_000_081, // I10: the same
 ];
