@@ -138,7 +138,7 @@ pub const TABLE: &[Spec] = &[
     choice(Disk, "fencing", &["dont-care", "resource-only", "resource-and-stonith"], Acts),
     text(Disk, "resync-after", ANY_TEXT, Acts),
     flag(Disk, "al-updates", true, NotYet),
-    number(Disk, "disk-timeout", 0, (0, 6000), Unit::One, NotYet), // 0.1 s
+    number(Disk, "disk-timeout", 0, (0, 6000), Unit::One, Acts), // 0.1 s
     choice(
         Disk,
         "read-balancing",

@@ -85,6 +85,10 @@ impl Engine {
         if self.holds_sync_uuid(uuid) {
             return Ok(());
         }
+        if !self.local_usable() || self.state.peer_disk < D::Inconsistent {
+            // A disk went meanwhile, and the resync with it.
+            return Ok(());
+        }
         if self.state.connection != C::WFSyncUUID {
             return Err(format!("P_SYNC_UUID in state {}", self.state.connection));
         }
