@@ -8,6 +8,7 @@
 //!   driver             the only loop of a resource: events in, engine.handle, effects out
 //!      |        \__________________________
 //!   disk  link  nbd    shells: I/O, no decisions; they do not know each other
+//!   witness
 //!      |     |    |
 //!   engine meta config the sans-io core, the on-disk format, drbd.conf
 //!      |     |    |
@@ -34,3 +35,4 @@ pub mod link;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod meta;
 pub mod nbd;
+pub mod witness;

@@ -31,6 +31,7 @@ mod run;
 mod serving;
 mod slab;
 mod snapshot;
+mod takeover;
 mod timers;
 
 pub use clients::Asked;
@@ -40,6 +41,7 @@ pub use handlers::HandlerPlan;
 pub use open::BackingPlace;
 pub use roles::RoleTimes;
 pub use snapshot::{ClientSnapshot, Snapshot};
+pub use takeover::Takeover;
 
 use crate::engine::event::Settings;
 use crate::link::LinkSettings;

@@ -17,6 +17,7 @@ mod refusals;
 mod resync;
 mod resync_speed;
 mod split_brain;
+mod takeover;
 mod tools;
 mod verbs;
 mod verify;
