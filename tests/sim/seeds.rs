@@ -38,6 +38,9 @@ const REGRESSIONS: &[u64] = &[
     2_000_107, // the operator never connected a Primary whose own disk is too old to attach
     2_000_005, // I10: a source crashed before it heard of the end, and was promoted alone
     2_000_081, // I10: the same
+    2_000_043, // I11: blocks stayed marked on a source that failed its last flush
+    2_000_296, // the oracle made a fork answer for a write under way on the other node
+    3_000_249, // the oracle knew a Primary as served by its peer only from the first resync block
 ];
 /// Fresh seeds of an ordinary test run.
 const FRESH: u64 = 300;
