@@ -27,6 +27,8 @@ pub mod daemon;
 pub mod disk;
 pub mod driver;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod election;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod engine;
 pub mod link;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]

@@ -9,6 +9,8 @@ use super::options::{Alias, Kind, Spec, Unit};
 
 /// Digests that `proto` can compute; the names are the kernel's.
 const DIGESTS: &[&str] = &["crc32c", "md5", "sha1", "sha256"];
+/// Between twinblk nodes crc32c is on unless this says otherwise; DRBD has no word for it.
+const INTEGRITY: &[&str] = &["crc32c", "md5", "sha1", "sha256", "none"];
 /// Of these, the ones with an HMAC.
 const HMACS: &[&str] = &["md5", "sha1", "sha256"];
 const NO_TLS: &str = "the connection would be in plain text: TLS is not supported yet";
@@ -103,7 +105,7 @@ pub const TABLE: &[Spec] = &[
     choice(Net, "after-sb-2pri", &["disconnect", "violently-as0p", "call-pri-lost-after-sb"], Acts),
     flag(Net, "always-asbp", false, Acts),
     choice(Net, "rr-conflict", &["disconnect", "call-pri-lost", "violently"], Acts),
-    digest("data-integrity-alg", DIGESTS),
+    digest("data-integrity-alg", INTEGRITY),
     digest("verify-alg", DIGESTS),
     digest("csums-alg", DIGESTS),
     flag(Net, "use-rle", true, Acts),
@@ -136,7 +138,7 @@ pub const TABLE: &[Spec] = &[
     choice(Disk, "fencing", &["dont-care", "resource-only", "resource-and-stonith"], Acts),
     text(Disk, "resync-after", ANY_TEXT, Acts),
     flag(Disk, "al-updates", true, NotYet),
-    number(Disk, "disk-timeout", 0, (0, 6000), Unit::One, NotYet), // 0.1 s
+    number(Disk, "disk-timeout", 0, (0, 6000), Unit::One, Acts), // 0.1 s
     choice(
         Disk,
         "read-balancing",

@@ -288,6 +288,8 @@ pub struct Counters {
     pub oos: u64,
     /// 4 KiB blocks moved by resync since the resource came up, sent or received.
     pub resync_blocks_moved: u64,
+    /// 4 KiB blocks of which csums-alg said that both have the same.
+    pub resync_blocks_equal: u64,
 }
 
 /// Generation identifiers and flags, as `get-gi` prints them (behaviour.md 2).

@@ -208,6 +208,7 @@ fn counters(plan: &Plan, engine: &Status) -> Counters {
         wo: if plan.setup.engine.disk_flushes { "f" } else { "n" }.to_owned(),
         oos: engine.out_of_sync_blocks * BLOCK_BYTES / 1024,
         resync_blocks_moved: counted.resync_blocks,
+        resync_blocks_equal: counted.resync_equal_blocks,
     }
 }
 

@@ -145,6 +145,7 @@ fn engine_settings(view: &NodeView) -> Settings {
             view::Fencing::ResourceOnly => FencingPolicy::ResourceOnly,
             view::Fencing::ResourceAndStonith => FencingPolicy::ResourceAndStonith,
         },
+        disk_timeout: disk.disk_timeout,
         user_sectors: disk.size_sectors,
         al_extents: disk.al_extents.min(LOG_SLOTS_MAX),
         disk_flushes: disk.disk_flushes,

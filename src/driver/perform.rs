@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::backing::held;
+use super::backing::{Backing, held};
 use super::open;
 use super::run::Driver;
 use super::snapshot::{ClientSnapshot, Snapshot};
@@ -39,7 +39,7 @@ impl Driver {
                     self.followups.push_back(Event::DiskCompleted { op, result: Err(failure) });
                 }
             },
-            Effect::OpenDisk => self.open_wanted = true,
+            Effect::OpenDisk => self.open_wanted = Some(now),
             Effect::CloseDisk => {
                 if let Some(mut backing) = self.backing.take() {
                     backing.kick();
@@ -117,7 +117,7 @@ impl Driver {
     }
 
     pub(super) fn open_disk(&mut self) {
-        self.open_wanted = false;
+        self.open_wanted = None;
         assert!(self.backing.is_none(), "one disk at a time");
         match open::open(
             &self.setup.name,
@@ -142,6 +142,21 @@ impl Driver {
                 self.followups.push_back(Event::DiskOpenFailed(failure));
             }
         }
+    }
+
+    /// What a disk that was given up still works on would come between.
+    pub(super) fn refuse_to_open(&mut self) {
+        self.open_wanted = None;
+        let operations: usize = self.retiring.iter().map(Backing::in_flight).sum();
+        let text = format!(
+            "{} was given up and still has {operations} requests to answer; look at the disk, then \
+             `twinblk attach {}`",
+            self.setup.backing.data.display(),
+            self.setup.name
+        );
+        tracing::error!(resource = self.setup.name, "attach failed: {text}");
+        let errno = rustix::io::Errno::BUSY.raw_os_error();
+        self.followups.push_back(Event::DiskOpenFailed(DiskFailure { errno, text }));
     }
 
     /// "Held open by someone" says by whom.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -34,7 +35,12 @@ const BATCH_MAX: usize = 256;
 
 /// Timers that fire in one turn: every kind twice. One that is set anew for the past must not keep
 /// everything else from being heard.
-const TIMERS_MAX: usize = 10;
+const TIMERS_MAX: usize = 16;
+
+/// How long to wait for what the kernel still works on for a disk that was given up, before it is
+/// opened again and before the resource ends. A disk that takes longer than this for a request is
+/// not one to go on with.
+const RETIRE_PATIENCE_MS: u64 = 5000;
 
 /// How soon to look again whether the peer has taken what kept clients waiting: its socket frees
 /// half a MiB at a time, which takes longer on anything below 4 Gbit/s.
@@ -50,8 +56,8 @@ pub(super) struct Driver {
     pub(super) backing: Option<Backing>,
     /// Closed by the engine, with operations that the kernel has not finished.
     pub(super) retiring: Vec<Backing>,
-    /// The engine asked for the disk while an old one was retiring.
-    pub(super) open_wanted: bool,
+    /// The engine asked for the disk then; an old one may still be retiring.
+    pub(super) open_wanted: Option<Time>,
     pub(super) peer: Peer,
     pub(super) clients: Clients,
     pub(super) client_events: UnboundedSender<ClientEvent>,
@@ -105,7 +111,7 @@ impl Driver {
             payloads: Slab::default(),
             backing: None,
             retiring: Vec::new(),
-            open_wanted: false,
+            open_wanted: None,
             peer: Peer::new(setup.link.clone(), pool.clone()),
             clients: Clients::default(),
             client_events,
@@ -139,7 +145,8 @@ impl Driver {
             // Looking at the clock is much of the work of looking around: once for each turn.
             let now = self.clock.now();
             let handled = self.turn(now);
-            if handled > 0 {
+            // A resync alone is not in a hurry, and wants the cores for itself.
+            if handled > 0 && self.engine.application_is_busy(now) {
                 self.polling.saw_events(self.clock.now());
             }
             if handled > 0 || self.polling.look_again(now) {
@@ -195,10 +202,16 @@ impl Driver {
             handled += 1;
             self.handle(now, Event::TimerFired(timer));
         }
-        if self.open_wanted && self.retiring.is_empty() {
-            handled += 1;
-            self.open_disk();
-            self.handle_followups(now);
+        if let Some(since) = self.open_wanted {
+            if self.retiring.is_empty() {
+                handled += 1;
+                self.open_disk();
+                self.handle_followups(now);
+            } else if now >= since.after_ms(RETIRE_PATIENCE_MS) {
+                handled += 1;
+                self.refuse_to_open();
+                self.handle_followups(now);
+            }
         }
         if !self.parked.is_empty() {
             self.serve_parked(now);
@@ -317,6 +330,10 @@ impl Driver {
             let look = self.clock.instant(self.clock.now().after_ms(CONGESTION_LOOK_MS));
             due = Some(due.map_or(look, |due| due.min(look)));
         }
+        if let Some(since) = self.open_wanted {
+            let end = self.clock.instant(since.after_ms(RETIRE_PATIENCE_MS));
+            due = Some(due.map_or(end, |due| due.min(end)));
+        }
         let timer = async {
             match due {
                 Some(due) => tokio::time::sleep_until(due.into()).await,
@@ -349,21 +366,33 @@ impl Driver {
         self.arrivals.extend(arrival);
     }
 
-    /// What the kernel still works on is waited for: its buffers are ours.
+    /// What the kernel still works on is waited for: its buffers are ours. They stay its own, and the
+    /// disk claimed, where it does not come to an end.
     async fn shut_down(mut self) {
         self.exports.remove(&self.setup.name);
         self.clients.shut_down();
         self.clients.flush();
         self.retiring.extend(self.backing.take());
         let mut ignored = Vec::new();
-        while let Some(backing) = self.retiring.last_mut() {
+        let patience = Duration::from_millis(RETIRE_PATIENCE_MS);
+        let end = tokio::time::Instant::now() + patience;
+        while let Some(mut backing) = self.retiring.pop() {
             backing.retire();
             backing.kick();
-            while backing.in_flight() > 0 {
-                backing.ready().await;
-                backing.completions(&self.pool, &mut ignored);
+            let drained = async {
+                while backing.in_flight() > 0 {
+                    backing.ready().await;
+                    backing.completions(&self.pool, &mut ignored);
+                }
+            };
+            if tokio::time::timeout_at(end, drained).await.is_err() {
+                tracing::error!(
+                    resource = self.setup.name,
+                    operations = backing.in_flight(),
+                    "the disk does not answer: it stays claimed until this process ends"
+                );
+                std::mem::forget(backing);
             }
-            self.retiring.pop();
         }
         self.changes.send_modify(|count| *count += 1);
     }

@@ -24,5 +24,6 @@ impl Engine {
         new.user_sectors = old.user_sectors;
         new.al_extents = old.al_extents;
         self.settings = new;
+        self.disk_timeout_changed();
     }
 }

@@ -67,6 +67,11 @@ impl Engine {
         });
         let record = disk.record;
         self.record.load(record);
+        if self.is_primary() && self.is_exposed_before(&record) {
+            // The generation that was begun is not on it: it begins again, before the peer compares.
+            self.begin_generation();
+            self.status.exposed_generation = Some(self.record.wanted().generations.current);
+        }
         self.log = ActivityLog::new(self.settings.al_extents.clamp(67, 65_534) as u16);
         // A record that says Primary while this node is not: it crashed as Primary (6.4).
         self.crashed_primary =
@@ -204,10 +209,12 @@ impl Engine {
                 "use a disk of at least the size of the peer's, then: twinblk attach RES",
             ));
         }
+        let served_by_peer = self.is_connected() && self.state.peer_disk == D::UpToDate;
         if self.is_primary()
-            && self.session.is_none()
+            && !served_by_peer
             && let Some(exposed) = self.status.exposed_generation
             && !super::generation::same(exposed, record.generations.current)
+            && !self.is_exposed_before(record)
         {
             return Err(Code::NoUpToDateDisk.refuse(
                 format!(
@@ -219,7 +226,7 @@ impl Engine {
         }
         // A Primary without disk serves the peer's generation; another one must not join it.
         if self.is_primary()
-            && self.is_connected()
+            && served_by_peer
             && let Some(peer) = self.peer_generations()
             && !super::generation::same(record.generations.current, peer.current)
             && !super::generation::same(record.generations.current, peer.bitmap)
@@ -239,6 +246,11 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    fn is_exposed_before(&self, record: &DeviceRecord) -> bool {
+        let before = self.status.exposed_before;
+        before.is_some_and(|before| super::generation::same(before, record.generations.current))
     }
 
     /// Size of the device from the local side alone (wire.md 3.5).
@@ -264,14 +276,16 @@ impl Engine {
 
     /// A disk operation on data failed: what on-io-error says (behaviour.md section 4).
     pub(super) fn local_io_error(&mut self, what: &str, failure: &DiskFailure) {
+        if self.state.disk <= D::Failed {
+            // Given up already: what it had under way follows.
+            return;
+        }
         let text = format!("local I/O error on {what}: {}", failure.text);
         self.note(NoteLevel::Error, text.clone());
         match self.settings.on_io_error {
             IoErrorPolicy::Detach => self.fail_disk(&text),
             IoErrorPolicy::CallHandler => {
-                if self.state.disk > D::Failed {
-                    self.run_handler(Handler::LocalIoError);
-                }
+                self.run_handler(Handler::LocalIoError);
                 self.fail_disk(&text);
             }
             IoErrorPolicy::PassOn => {
@@ -294,7 +308,11 @@ impl Engine {
             // What clients go on seeing is the peer's data, and no other (session.md 2.1).
             let mine = self.record.wanted().generations.current;
             let peers = self.peer_generations().map(|peer| peer.current);
-            self.status.exposed_generation = Some(peers.unwrap_or(mine));
+            let served = peers.filter(|_| self.state.peer_disk == D::UpToDate);
+            self.status.exposed_generation = Some(served.unwrap_or(mine));
+            let durable = self.record.durable_generation();
+            self.status.exposed_before =
+                (served.is_none() && !super::generation::same(mine, durable)).then_some(durable);
             if peers.is_some_and(|peers| super::generation::same(peers, mine)) && self.mirrors() {
                 // The lost disk's record shares the peer's generation until that begins a new one:
                 // no write that the disk misses is answered before (I10).
@@ -332,20 +350,12 @@ impl Engine {
         self.detach_ended();
     }
 
-    /// Treats every operation under way as failed; the driver will not report them.
-    pub(super) fn drop_operations(&mut self) {
-        for key in self.ops.keys() {
-            let failure = DiskFailure { errno: 5, text: "the disk was detached by force".into() };
-            self.disk_completed(DiskOpId(key), Err(failure));
-        }
-    }
-
     pub(super) fn disk_completed(
         &mut self,
         op: DiskOpId,
         result: Result<Option<PayloadId>, DiskFailure>,
     ) {
-        let Some(purpose) = self.ops.remove(op.0) else {
+        let Some((purpose, _)) = self.ops.remove(op.0) else {
             if let Ok(payload) = result {
                 self.release(payload);
             }

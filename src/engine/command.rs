@@ -87,6 +87,13 @@ impl Engine {
             let refusal = Code::InTransientState.refuse("too many commands wait", "try again");
             return self.emit(Effect::ReplyCommand { command, result: Err(refusal) });
         }
+        if matches!(verb, Verb::Detach { force: true })
+            && self.commands.running.is_some()
+            && self.state.disk > D::Failed
+        {
+            // Whatever is running may wait for a disk that never answers.
+            self.detach_by_force();
+        }
         self.commands.waiting.push_back((command, verb));
         self.pump_commands();
     }
@@ -645,8 +652,7 @@ impl Engine {
             return self.finish(Ok(()));
         }
         if force {
-            self.fail_disk("detached by force");
-            self.drop_operations();
+            self.detach_by_force();
             self.commands.step = Step::Finishing;
             return;
         }
@@ -658,6 +664,11 @@ impl Engine {
             Ok(_) if self.is_connected() => self.ask(Wish::Detach),
             Ok(_) => self.write_back_and_detach(),
         }
+    }
+
+    fn detach_by_force(&mut self) {
+        self.fail_disk("detached by force");
+        self.drop_operations("the disk was detached by force");
     }
 
     fn write_back_and_detach(&mut self) {

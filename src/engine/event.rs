@@ -93,6 +93,8 @@ pub struct Settings {
     pub on_io_error: IoErrorPolicy,
     pub on_no_data: NoDataPolicy,
     pub fencing: FencingPolicy,
+    /// 0.1 s; 0 = a disk may take as long as it likes.
+    pub disk_timeout: u32,
     /// Handlers that are configured.
     pub handlers: HandlerSet,
     /// Size asked for by the administrator, in sectors; 0 = as large as both disks allow.
@@ -172,6 +174,7 @@ impl Default for Settings {
             on_io_error: IoErrorPolicy::Detach,
             on_no_data: NoDataPolicy::IoError,
             fencing: FencingPolicy::DontCare,
+            disk_timeout: 0,
             handlers: HandlerSet::default(),
             user_sectors: 0,
             al_extents: 1237,
@@ -333,6 +336,8 @@ pub enum Timer {
     Resync,
     /// Close an epoch that went quiet, so that its extents may leave the activity log.
     EpochIdle,
+    /// Look for disk operations that do not end (disk-timeout).
+    DiskTimeout,
     /// The next resync request may go out.
     ResyncPace,
     /// Try a command again that met a transient state.

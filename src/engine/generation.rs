@@ -59,6 +59,18 @@ impl Generations {
         value
     }
 
+    /// A target that never hears of the new identifier must be found again: without its generation
+    /// among the source's, the next comparison would call the two unrelated. As the younger of the
+    /// history it survives the next rotation; with a resync begun and interrupted again and again,
+    /// and a promotion of the source in between, the kernel loses it.
+    pub fn keep_target(&mut self, current: u64) {
+        let fresh = is_zero(current) || same(current, JUST_CREATED);
+        let younger = [self.current, self.bitmap, self.history[0]];
+        if !fresh && !younger.into_iter().any(|one| same(one, current)) {
+            self.history = [current, self.history[0]];
+        }
+    }
+
     /// The target received `P_SYNC_UUID`: half of the old and half of the new generation.
     pub fn begin_as_target(&mut self, sync: u64, primary: bool) {
         self.current = with_role(sync, primary);

@@ -263,3 +263,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_target_that_hears_of_nothing_is_found_again() {
+    let target = set(0xC, 0, 0, 0);
+    // Found by the history (rule 80); the source begins, is interrupted, crashes, is promoted alone.
+    let mut source = set(0xF, 0xE, 0xB, 0xC);
+    for generation in 0..5 {
+        source.begin_as_source(0x1234);
+        source.keep_target(target.current);
+        source.clear_bitmap();
+        source.begin(0x100 + 2 * generation, true);
+        expect(source, target, Outcome::SourceFull, 80);
+    }
+    let mut source = set(0xF, 0xE, 0xC, 0xB);
+    source.keep_target(0xE);
+    source.keep_target(JUST_CREATED);
+    assert_eq!(source, set(0xF, 0xE, 0xC, 0xB), "known, or nothing to know");
+}

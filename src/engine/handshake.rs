@@ -314,8 +314,12 @@ impl Engine {
             self.generation_came();
             self.generation_came_for_detach();
         }
-        if self.is_primary() && self.state.disk < D::Inconsistent {
+        // Of a peer whose disk is not good this node serves nothing.
+        let served =
+            self.state.peer_disk == D::UpToDate || self.status.exposed_generation.is_none();
+        if self.is_primary() && self.state.disk < D::Inconsistent && served {
             self.status.exposed_generation = Some(uuids.current);
+            self.status.exposed_before = None;
         }
         let skip = uuids.flags & uuid_flags::SKIP_INITIAL_SYNC != 0;
         let fresh = same(self.record.wanted().generations.current, super::generation::JUST_CREATED);

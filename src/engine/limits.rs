@@ -33,20 +33,28 @@ pub const MAX_PEER_EPOCHS: usize = MAX_PEER_WRITES;
 /// Epochs of ours without barrier acknowledgement; a new write waits in the open epoch beyond it.
 pub const MAX_OPEN_EPOCHS: usize = 256;
 
-/// One resync request, in blocks: 512 KiB. Large enough that the per-request cost vanishes, small
-/// enough that an application write never waits long behind one.
-pub const RESYNC_REQUEST_BLOCKS: u64 = (512 << 10) / 4096;
+/// One resync request, in blocks: 1 MiB, the largest data packet (wire.md 2.1). Only while the
+/// application is quiet.
+pub const RESYNC_REQUEST_BLOCKS: u64 = (1 << 20) / 4096;
+
+/// One request with csums-alg, in blocks: 32 KiB. One block that differs makes the whole request be sent;
+/// a request costs 40 bytes and its digest.
+pub const RESYNC_CHECKSUM_BLOCKS: u64 = (32 << 10) / 4096;
 
 /// A resync request does not cross a multiple of this (wire.md 6.2): 16 MiB in blocks.
 pub const RESYNC_EXTENT_BLOCKS: u64 = (16 << 20) / 4096;
 
-/// Resync data under way while the application is idle: 8 requests of 512 KiB fill a 10 Gbit/s link
-/// with 3 ms of round trip.
+/// Resync data under way while the application is idle: 4 MiB fill a 10 Gbit/s link with 3 ms of
+/// round trip.
 pub const RESYNC_WINDOW_BYTES: u64 = 4 << 20;
 
 /// Resync data under way while the application writes: one request at a time, so that a write waits
 /// for at most one.
-pub const RESYNC_BUSY_WINDOW_BYTES: u64 = 128 << 10;
+pub const RESYNC_BUSY_WINDOW_BYTES: u64 = 64 << 10;
+
+/// The pause after an answer that came while the application writes, in times that the answer took: a
+/// third of the time for the resync.
+pub const RESYNC_PAUSE_FACTOR: u64 = 2;
 
 /// Longest pause that a single slow answer makes a resync take while the application writes.
 pub const MAX_RESYNC_PAUSE_US: u64 = 100_000;

@@ -25,6 +25,7 @@
 //! | `bitmap_exchange`, `sync_source`, `sync_target`, `sync_checksum`, `pause`, `rate` | resync |
 //! | `verify`, `repair` | comparing both disks, and mending what differs |
 //! | `command`, `cluster` | the operator, and agreement with the peer |
+//! | `disk_timeout` | a disk that does not answer |
 //! | `freeze`, `fencing` | I/O that waits, and why a Primary without its peer must |
 //! | [`handler`] | programs that the administrator wants run |
 //! | `full_sync`, `declare` | invalidate; outdate, new-current-uuid |
@@ -52,6 +53,7 @@ mod change;
 mod cluster;
 mod command;
 mod declare;
+mod disk_timeout;
 mod epoch;
 mod fencing;
 mod flush;
@@ -137,7 +139,10 @@ pub struct Engine {
     out: Effects,
     random: Vec<u64>,
 
-    ops: Slab<Purpose>,
+    /// Disk operations under way, and since when.
+    ops: Slab<(Purpose, Time)>,
+    /// When the oldest of them is looked at (disk-timeout).
+    disk_due: Option<Time>,
     record: record::RecordKeeper,
     bitmap_writer: record::BitmapWriter,
     disk_info: Option<attach::DiskInfo>,
@@ -190,6 +195,7 @@ impl Engine {
             out: Effects::new(),
             random: Vec::new(),
             ops: Slab::default(),
+            disk_due: None,
             record: record::RecordKeeper::default(),
             bitmap_writer: record::BitmapWriter::default(),
             disk_info: None,
@@ -278,6 +284,8 @@ impl Engine {
         self.pump_bitmap_writer();
         self.finish_disk_if_drained();
         self.pump_commands();
+        // A command may begin with it, and nothing else need ever happen.
+        self.pump_bitmap_writer();
         effects.append(&mut self.out);
     }
 
@@ -340,7 +348,8 @@ impl Engine {
 
     fn disk_op(&mut self, purpose: Purpose, action: DiskAction) -> DiskOpId {
         debug_assert!(self.state.disk > DiskState::Attaching, "no disk to use");
-        let op = DiskOpId(self.ops.insert(purpose));
+        let op = DiskOpId(self.ops.insert((purpose, self.now)));
+        self.watch_disk();
         self.out.push(Effect::Disk { op, action });
         op
     }

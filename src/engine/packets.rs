@@ -86,11 +86,15 @@ impl Engine {
             }
             Packet::ReceiveAck(ack) => return self.acked(ack, Remote::Received),
             Packet::WriteAck(ack) => return self.acked(ack, Remote::Written),
-            Packet::ResyncWriteAck(ack) => {
-                self.target_wrote(ack.range);
-                if ack.id != BlockId::RESYNC {
-                    return self.acked(ack, Remote::Written);
+            Packet::ResyncWriteAck(ack) if ack.id == BlockId::RESYNC => {
+                // One that was on its way while this disk was exchanged says nothing about the new.
+                if matches!(self.state.connection, C::SyncSource | C::PausedSyncS) {
+                    self.target_wrote(ack.range);
                 }
+            }
+            Packet::ResyncWriteAck(ack) => {
+                self.write_heals(ack.id.0);
+                return self.acked(ack, Remote::Written);
             }
             Packet::NegativeAck(ack) => {
                 if ack.range.end().0 > self.sectors {

@@ -1,8 +1,8 @@
 //! How fast a target asks for blocks (behaviour.md 5). As long as the options are DRBD's defaults the
 //! speed follows from what is seen: a full window while the application is quiet; while it works, one
-//! small request, and after its answer a pause as long as the answer took, so that the application has
-//! the disks and the link for at least half of the time. DRBD's own defaults would stop at 100 MiB/s and,
-//! under load, at 250 KiB/s. Options that were chosen are obeyed:
+//! small request, and after its answer a pause of twice the time that the answer took, so that the
+//! application has the disks and the link for two thirds of the time at least. DRBD's own defaults
+//! would stop at 100 MiB/s and, under load, at 250 KiB/s. Options that were chosen are obeyed:
 //!
 //! | option | effect |
 //! | --- | --- |
@@ -16,8 +16,8 @@ use super::Engine;
 use super::event::{Settings, Time, Timer};
 use super::limits::{
     APPLICATION_BUSY_MS, MAX_RESYNC_PAUSE_US, RESYNC_BUSY_WINDOW_BYTES, RESYNC_LATENESS_US,
-    RESYNC_MARK_US, RESYNC_MARKS, RESYNC_REQUEST_BLOCKS, RESYNC_REQUESTS_PER_S,
-    RESYNC_WINDOW_BYTES,
+    RESYNC_MARK_US, RESYNC_MARKS, RESYNC_PAUSE_FACTOR, RESYNC_REQUEST_BLOCKS,
+    RESYNC_REQUESTS_PER_S, RESYNC_WINDOW_BYTES,
 };
 use twinblk_proto::units::BLOCK_BYTES;
 
@@ -80,14 +80,16 @@ impl Pace {
 }
 
 impl Engine {
-    fn application_is_busy(&self) -> bool {
-        self.now < self.last_client_request.after_ms(APPLICATION_BUSY_MS)
+    /// Whether a request of the application, here or on the peer, came lately.
+    pub fn application_is_busy(&self, now: Time) -> bool {
+        now < self.last_client_request.after_ms(APPLICATION_BUSY_MS)
     }
 
     /// Whether the application comes first now.
     fn resync_yields(&self) -> bool {
         let Some(above) = chosen(&self.settings).yield_above else { return false };
-        self.application_is_busy() && (above == 0 || self.pace.bytes_per_s(self.now) > above)
+        self.application_is_busy(self.now)
+            && (above == 0 || self.pace.bytes_per_s(self.now) > above)
     }
 
     /// Bytes that may be under way.
@@ -140,8 +142,9 @@ impl Engine {
     /// An answer to what was asked for at `asked` is on the disk.
     pub(super) fn resync_answered(&mut self, asked: Time) {
         if self.resync_yields() {
-            let took_us = self.now.0.saturating_sub(asked.0).min(MAX_RESYNC_PAUSE_US);
-            let until = Time(self.now.0 + took_us);
+            let took_us = self.now.0.saturating_sub(asked.0);
+            let pause_us = (RESYNC_PAUSE_FACTOR * took_us).min(MAX_RESYNC_PAUSE_US);
+            let until = Time(self.now.0 + pause_us);
             self.pace.next = self.pace.next.max(until);
         }
     }

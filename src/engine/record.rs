@@ -47,7 +47,10 @@ pub(super) struct RecordKeeper {
     wanted: DeviceRecord,
     version: u64,
     durable: u64,
+    /// The generation that is certainly on the disk.
+    durable_generation: u64,
     under_way: bool,
+    generation_under_way: u64,
     waiting: Vec<(u64, AfterRecord)>,
     gates: u32,
 }
@@ -60,6 +63,11 @@ impl RecordKeeper {
     pub(super) fn load(&mut self, record: DeviceRecord) {
         self.wanted = record;
         self.durable = self.version;
+        self.durable_generation = record.generations.current;
+    }
+
+    pub(super) const fn durable_generation(&self) -> u64 {
+        self.durable_generation
     }
 
     pub(super) fn edit(&mut self, edit: impl FnOnce(&mut DeviceRecord)) {
@@ -147,8 +155,9 @@ impl Engine {
         if s.disk < D::Inconsistent {
             return;
         }
-        let primary =
-            s.role == Role::Primary || s.peer_disk < D::Inconsistent && s.peer == Role::Primary;
+        // Whoever keeps the only good disk of a diskless Primary keeps its log, too.
+        let keeps_log = s.peer_disk < D::Inconsistent && s.peer == Role::Primary;
+        let primary = s.role == Role::Primary || keeps_log && s.disk == D::UpToDate;
         // The flag makes the log count after a crash. It goes after the bits that the log stands
         // for are on disk (I7): here when a diskless Primary, whose log this node kept, gets its
         // disk back.
@@ -185,6 +194,7 @@ impl Engine {
         keeper.under_way = true;
         let version = keeper.version;
         let record = keeper.wanted;
+        keeper.generation_under_way = record.generations.current;
         self.disk_op(Purpose::Record { version }, DiskAction::PersistRecord(record));
     }
 
@@ -202,6 +212,7 @@ impl Engine {
     pub(super) fn record_written(&mut self, version: u64) {
         self.record.under_way = false;
         self.record.durable = version;
+        self.record.durable_generation = self.record.generation_under_way;
         let waiting = std::mem::take(&mut self.record.waiting);
         let (due, rest) = waiting.into_iter().partition(|(wanted, _)| *wanted <= version);
         self.record.waiting = rest;

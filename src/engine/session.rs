@@ -375,6 +375,7 @@ impl Engine {
             // What it was set for happens at the end of the batch.
             Timer::ResyncPace => {}
             Timer::EpochIdle => self.epoch_timer(),
+            Timer::DiskTimeout => self.disk_timer(),
             Timer::CommandRetry => self.command_timer(),
             Timer::Repair => self.repair_timer(),
         }

@@ -21,6 +21,10 @@ pub fn sanitize(s: &mut State) {
         && s.connection < C::Ahead
         && (s.disk <= D::Failed || s.peer_disk <= D::Failed)
     {
+        if matches!(s.connection, C::WFBitMapS | C::StartingSyncS) {
+            // What the peer itself knows: it was about to get what it misses.
+            s.peer_disk = s.peer_disk.min(D::Outdated);
+        }
         s.connection = C::Connected;
     }
     // Nothing to compare with: a disk that is not good does not become so by being verified.
@@ -30,10 +34,13 @@ pub fn sanitize(s: &mut State) {
         s.connection = C::Connected;
     }
     if s.connection >= C::Connected && s.connection < C::Ahead {
-        if matches!(s.disk, D::Consistent | D::Outdated) {
+        // Deliberate difference: DRBD makes an Outdated disk UpToDate here even if the other node has
+        // none, so that the target of a resync whose source lost its disk would serve old data (I8).
+        let (disk, peer_disk) = (s.disk, s.peer_disk);
+        if disk == D::Consistent || disk == D::Outdated && peer_disk > D::Failed {
             s.disk = D::UpToDate;
         }
-        if matches!(s.peer_disk, D::Consistent | D::Outdated) {
+        if peer_disk == D::Consistent || peer_disk == D::Outdated && disk > D::Failed {
             s.peer_disk = D::UpToDate;
         }
     }
@@ -162,6 +169,17 @@ mod tests {
         let mut s = State { connection: C::SyncSource, peer_disk: D::Diskless, ..connected() };
         sanitize(&mut s);
         assert_eq!(s.connection, C::Connected, "nothing to sync to");
+        let mut s = State { connection: C::WFSyncUUID, peer_disk: D::Failed, ..connected() };
+        s.disk = D::Outdated;
+        sanitize(&mut s);
+        assert_eq!((s.connection, s.disk), (C::Connected, D::Outdated), "nobody vouches for it");
+        let mut s = State { connection: C::WFBitMapS, disk: D::Failed, ..connected() };
+        s.peer_disk = D::Consistent;
+        sanitize(&mut s);
+        assert_eq!((s.connection, s.peer_disk), (C::Connected, D::Outdated));
+        let mut s = State { connection: C::Connected, disk: D::Outdated, ..connected() };
+        sanitize(&mut s);
+        assert_eq!(s.disk, D::UpToDate, "no resync was needed");
         let mut s = State { connection: C::WFConnection, ..connected() };
         sanitize(&mut s);
         assert_eq!((s.peer, s.peer_disk), (Role::Unknown, D::DUnknown));

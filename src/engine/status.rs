@@ -102,6 +102,9 @@ pub(super) struct Story {
     pub(super) held_peer_writes: Vec<u64>,
     /// Generation that this Primary serves without a disk of its own.
     pub(super) exposed_generation: Option<u64>,
+    /// Begun, but perhaps never written, when its disk was given up: the one before. Nothing was
+    /// answered that only the new one has, so that disk is as good with either.
+    pub(super) exposed_before: Option<u64>,
     /// Opened while a handshake ran.
     pub(super) held_disk: Option<super::event::AttachedDisk>,
     /// A disk that is Negotiating says Inconsistent: blocks that it may have lost are marked.

@@ -7,8 +7,7 @@ use twinblk_proto::units::SectorRange;
 
 use super::Engine;
 use super::effect::NoteLevel;
-use super::event::{Generations, SessionId, Time};
-use super::generation::same;
+use super::event::{SessionId, Time};
 use super::handler::{Handler, HeldResync};
 use super::record::{AfterBitmap, AfterRecord};
 
@@ -35,20 +34,10 @@ impl Engine {
         }
         let random = self.random();
         let mut uuid = 0;
-        let peer = self.peer_generations().map(|peer| peer.current);
+        let peer = self.peer_generations().map_or(0, |peer| peer.current);
         self.record.edit(|record| {
-            let knows = |mine: &Generations| {
-                let [younger, older] = mine.history;
-                let all = [mine.current, mine.bitmap, younger, older];
-                peer.is_some_and(|peer| all.into_iter().any(|one| same(one, peer)))
-            };
-            let knew = knows(&record.generations);
             uuid = record.generations.begin_as_source(random);
-            if knew && !knows(&record.generations) {
-                // A target that never hears of the new identifier must be found again: without its
-                // generation the next comparison would call the two unrelated.
-                record.generations.history[1] = peer.expect("it was found");
-            }
+            record.generations.keep_target(peer);
         });
         self.source =
             Source { total_blocks: self.bitmap.count(), started: self.now, identifier_sent: false };
@@ -64,7 +53,8 @@ impl Engine {
     }
 
     pub(super) fn send_sync_uuid(&mut self, session: SessionId, uuid: u64) {
-        if self.is_session(session) {
+        let source = matches!(self.state.connection, C::SyncSource | C::PausedSyncS);
+        if self.is_session(session) && source {
             self.source.identifier_sent = true;
             self.send_data(Packet::SyncUuid(uuid), None);
         }

@@ -19,7 +19,7 @@ use twinblk_proto::units::SectorRange;
 use super::effect::{DiskAction, Effect, NoteLevel};
 use super::event::{DiskFailure, PayloadId, SessionId, Time, Timer};
 use super::handler::{Handler, HeldResync};
-use super::limits::{RESYNC_CHECKPOINT_MS, RESYNC_EXTENT_BLOCKS};
+use super::limits::{RESYNC_CHECKPOINT_MS, RESYNC_CHECKSUM_BLOCKS, RESYNC_EXTENT_BLOCKS};
 use super::range_lock::Kind;
 use super::record::AfterBitmap;
 use super::session::PingPurpose;
@@ -83,6 +83,10 @@ impl Engine {
     /// `P_SYNC_UUID`.
     pub(super) fn sync_uuid(&mut self, uuid: u64) -> Result<(), String> {
         if self.holds_sync_uuid(uuid) {
+            return Ok(());
+        }
+        if !self.local_usable() || self.state.peer_disk < D::Inconsistent {
+            // A disk went meanwhile, and the resync with it.
             return Ok(());
         }
         if self.state.connection != C::WFSyncUUID {
@@ -176,7 +180,10 @@ impl Engine {
         if self.target.finish != Finish::No {
             return;
         }
-        let (window, most) = (self.resync_window(), self.resync_request_blocks());
+        let (window, mut most) = (self.resync_window(), self.resync_request_blocks());
+        if self.target.checksums {
+            most = most.min(RESYNC_CHECKSUM_BLOCKS);
+        }
         while self.target.bytes_under_way < window {
             let Some(first) = self.bitmap.next_set(self.target.cursor) else { break };
             if !self.resync_is_due() {

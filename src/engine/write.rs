@@ -60,6 +60,8 @@ pub(super) struct ClientWrite {
     local: Local,
     remote: Remote,
     needs: Remote,
+    /// The peer has it, and so will this disk: its blocks are in sync then.
+    heals: bool,
     answered: bool,
     since: Time,
 }
@@ -92,6 +94,7 @@ impl Engine {
             local: Local::None,
             remote: Remote::None,
             needs: Remote::Sent,
+            heals: false,
             answered: false,
             since: self.now,
         };
@@ -285,12 +288,29 @@ impl Engine {
         let Some(write) = self.writes.get_mut(key) else { return };
         let range = write.range;
         write.local = if failure.is_some() { Local::Failed } else { Local::Done };
+        let heals = write.heals && write.local == Local::Done;
+        if heals && self.in_sync_states() {
+            self.target_wrote(range);
+        }
         if let Some(failure) = failure {
             // Only the peer has it, if anybody.
             self.bitmap.set_range(range.blocks_touched());
             self.local_io_error("write", &failure);
         }
         self.advance_write(key);
+    }
+
+    /// The peer wrote it whole during a resync. Blocks are in sync when both disks have it, not before:
+    /// this one may have failed meanwhile.
+    pub(super) fn write_heals(&mut self, key: u64) {
+        let syncing = self.in_sync_states();
+        let Some(write) = self.writes.get_mut(key) else { return };
+        let range = write.range;
+        match write.local {
+            Local::Done if syncing && write.remote > Remote::Missed => self.target_wrote(range),
+            Local::UnderWay if syncing => write.heals = true,
+            _ => {}
+        }
     }
 
     /// The peer's word on a write: received, written, or not.
@@ -327,9 +347,17 @@ impl Engine {
 
     /// The connection is gone: what was not stable on the peer is out of sync (DESIGN 3).
     pub(super) fn forget_mirrored(&mut self, keys: Vec<u64>) {
+        // Nor does its stable copy count for what is still on its way to the own disk: clients go on
+        // from that one, and a resync would take the peer's back.
+        for key in self.writes.keys() {
+            let write = self.writes.get_mut(key).expect("listed");
+            if !write.answered && write.remote == Remote::Stable {
+                (write.remote, write.heals) = (Remote::None, false);
+            }
+        }
         for &key in &keys {
             let Some(write) = self.writes.get_mut(key) else { continue };
-            write.remote = Remote::None;
+            (write.remote, write.heals) = (Remote::None, false);
             let range = write.range;
             self.bitmap.set_range(range.blocks_touched());
         }
@@ -353,6 +381,8 @@ impl Engine {
         let gate_closed = self.record.gate_is_closed();
         let frozen = self.is_frozen();
         let disk_is_good = self.state.disk == D::UpToDate;
+        // A peer that is half in sync is the target again when this node's disk is back.
+        let peer_is_good = self.state.peer_disk == D::UpToDate;
         let Some(write) = self.writes.get(key) else { return };
         if !write.started || write.local == Local::UnderWay {
             return;
@@ -370,7 +400,7 @@ impl Engine {
             if gate_closed {
                 return self.status.held_writes.push(key);
             }
-            let remote_good = write.remote >= needs;
+            let remote_good = write.remote >= needs && (local_good || peer_is_good);
             if !local_good && !remote_good {
                 return self.write_has_no_data(key);
             }

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "every test program uses another part of this")]
 
+pub mod device;
 pub mod ledger;
 pub mod nbd;
 pub mod pair;

@@ -164,6 +164,44 @@ impl Writer {
     }
 }
 
+/// fio beside it, past the page cache: writes blocks all over a file and reads each of them back, again
+/// and again. Any difference or I/O error ends it with an error.
+struct Fio {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<u32>>,
+}
+
+impl Fio {
+    fn start(folder: &Path) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let place = format!("--directory={}", folder.display());
+        let thread = std::thread::spawn({
+            let stop = stop.clone();
+            move || {
+                let mut rounds = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let job = "--name=fio --rw=randwrite --bs=4k --size=2m --direct=1 --fsync=16 \
+                        --ioengine=psync --verify=crc32c --verify_fatal=1 --verify_backlog=32 \
+                        --thread --output-format=terse";
+                    let mut arguments: Vec<&str> = job.split_whitespace().collect();
+                    let seed = format!("--randseed={}", rounds + 1);
+                    arguments.extend([place.as_str(), seed.as_str()]);
+                    succeed("fio", &arguments);
+                    rounds += 1;
+                }
+                rounds
+            }
+        });
+        Self { stop, thread: Some(thread) }
+    }
+
+    /// Waits for the round under way.
+    fn stop(mut self) -> u32 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().expect("stopped once").join().expect("fio met an error")
+    }
+}
+
 /// Reads everything back from the device, not from memory.
 fn verify(path: &Path, written: &BTreeMap<u64, u64>) {
     fs::write("/proc/sys/vm/drop_caches", "3\n").expect("dropped");
@@ -189,6 +227,7 @@ fn kernel_log() -> String {
 fn end_daemons(pair: &mut Pair, path: &Path, go_on: impl Fn(&Pair)) -> BTreeMap<u64, u64> {
     let mut writer = Writer::start(path);
     writer.progress();
+    let fio = Fio::start(path.parent().expect("a folder"));
     let device = pair.alice.status().kernel_device.path;
     for cycle in 1..=DAEMONS {
         let orderly = cycle % 6 == 0;
@@ -205,6 +244,8 @@ fn end_daemons(pair: &mut Pair, path: &Path, go_on: impl Fn(&Pair)) -> BTreeMap<
         let pause = writer.progress();
         println!("cycle {cycle}, orderly {orderly}: written again after {pause:?}");
     }
+    let rounds = fio.stop();
+    println!("{rounds} rounds of fio verify");
     let written = writer.stop();
     verify(path, &written);
     written

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use twinblk::control::ResourceStatus;
 
+use crate::common::device::{BlockDevice, Device, differing_blocks};
 use crate::common::pair::{Node, RESOURCE};
-use crate::device::{BlockDevice, Device, differing_blocks};
 use crate::guest::KERNEL_NAME;
 use crate::kernel::{DEVICE, Kernel, KernelStatus, succeed};
 use crate::load::{Load, Written};

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::common::device::Device;
 use crate::common::ledger::{BLOCK_BYTES, Random, content};
-use crate::device::Device;
 
 /// Nothing that is waited for here takes this long in the slowest guest.
 const LIMIT: Duration = Duration::from_secs(60);

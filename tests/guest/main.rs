@@ -9,7 +9,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-mod device;
 mod guest;
 mod kernel;
 mod lab;
@@ -21,6 +20,7 @@ mod failures;
 mod first_sync;
 mod kernel_attach;
 mod resync;
+mod resync_speed;
 mod roles;
 mod split_brain;
 mod takeover;

@@ -62,6 +62,77 @@ fn both_bitmaps(lab: &Lab) {
     }
 }
 
+/// csums-alg: every block is compared by its digest, what is equal stays where it is.
+fn digests_spare_what_is_equal(lab: &Lab) {
+    let mut written = Written::default();
+    for (round, primary) in Side::BOTH.into_iter().enumerate() {
+        lab.primary(primary);
+        written.write_all(&mut *lab.device(primary), 500..700);
+        lab.disconnect(primary);
+        // Written again with the same content, and some blocks with another.
+        let mut device = lab.device(primary);
+        for block in 500..700 {
+            let same = device.read(block * 4096, 4096).expect("a read");
+            device.write(block * 4096, &same).expect("a write");
+        }
+        // One in every second request of twinblk's.
+        let differing = (0..10).map(|index| 520 + 16 * index + round as u64);
+        written.write_all(&mut *device, differing);
+        drop(device);
+        let before = lab.twin.status().counters;
+        lab.connect(primary);
+        lab.assert_equal();
+        let after = lab.twin.status().counters;
+        let moved = after.resync_blocks_moved - before.resync_blocks_moved;
+        let equal = after.resync_blocks_equal - before.resync_blocks_equal;
+        match primary {
+            Side::Kernel => assert_eq!((moved, equal), (80, 120)),
+            // The kernel makes its requests as large as it can.
+            Side::Twin => assert!(moved >= 10 && moved + equal == 200, "{moved} {equal}"),
+        }
+        written.check(&mut *lab.device(primary));
+        lab.secondary(primary);
+    }
+}
+
+/// `invalidate` and `invalidate-remote` on either side: everything is copied from the other one.
+fn invalidated_disks_are_filled_again(lab: &Lab) {
+    let total = lab.twin.status().size_bytes / 4096;
+    let mut written = Written::default();
+    for (verb, caller) in [
+        ("invalidate", Side::Kernel),
+        ("invalidate", Side::Twin),
+        ("invalidate-remote", Side::Kernel),
+        ("invalidate-remote", Side::Twin),
+    ] {
+        let source = if verb == "invalidate" { caller.other() } else { caller };
+        lab.primary(source);
+        written.write_all(&mut *lab.device(source), 10..20);
+        let before = lab.twin.status().counters;
+        lab.call(caller, &[verb, RESOURCE]);
+        let copied = |status: &twinblk::control::ResourceStatus| {
+            let counters = &status.counters;
+            counters.resync_blocks_moved - before.resync_blocks_moved
+                + (counters.resync_blocks_equal - before.resync_blocks_equal)
+        };
+        lab.twin.wait("everything compared or copied", |status| copied(status) >= total);
+        lab.assert_equal();
+        written.check(&mut *lab.device(source));
+        lab.secondary(source);
+    }
+}
+
+#[test]
+fn checksums_and_invalidation() {
+    in_guest(&["8M", "8M"], || {
+        let net = "csums-alg sha1;".to_owned();
+        let lab = Lab::in_sync(Options { net, ..Options::default() }, Side::Kernel);
+        lab.secondary(Side::Kernel);
+        digests_spare_what_is_equal(&lab);
+        invalidated_disks_are_filled_again(&lab);
+    });
+}
+
 #[test]
 fn only_what_differs_is_copied() {
     in_guest(&["32M", "32M"], || {

@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use crate::common::device::copy;
 use crate::common::pair::RESOURCE;
-use crate::device::copy;
 use crate::guest::in_guest;
 use crate::kernel::succeed;
 use crate::lab::{Lab, Options, Side};

@@ -1,8 +1,8 @@
 //! Online verify from either side finds what was changed behind both nodes' backs; it is mended by a
 //! reconnect, as the kernel does it, or at once by `verify --repair`.
 
+use crate::common::device::{BlockDevice, Device};
 use crate::common::pair::RESOURCE;
-use crate::device::{BlockDevice, Device};
 use crate::guest::in_guest;
 use crate::lab::{Lab, Options, Side};
 use crate::load::Written;

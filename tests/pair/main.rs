@@ -15,6 +15,7 @@ mod order;
 mod refusal_table;
 mod refusals;
 mod resync;
+mod resync_speed;
 mod split_brain;
 mod tools;
 mod verbs;

@@ -146,6 +146,10 @@ impl<E: Subject> World<E> {
             && state.disk < DiskState::UpToDate
             && state.peer_disk == DiskState::UpToDate;
         let local = machine.disk_open && state.disk >= DiskState::Inconsistent && !served_by_peer;
+        if !local && !served_by_peer {
+            // Its disk was given up meanwhile: its clients see nothing.
+            return;
+        }
         if local {
             let current = generations::plain(engine.record().generations.current);
             if !durable.primary || generations::plain(durable.generations.current) != current {
@@ -247,6 +251,9 @@ impl<E: Subject> World<E> {
             return self.violate(invariant, text);
         }
         self.oracle.join(target);
+        if self.oracle.last_primary == Some(target) {
+            self.oracle.last_primary = Some(source);
+        }
     }
 
     /// A resync begins: the data of `target` will be overwritten by that of `source`.
@@ -352,6 +359,8 @@ impl<E: Subject> World<E> {
         let served_locally = self.nodes[node].has_data() && self.nodes[node].disk_open;
         let holder = if served_locally { node } else { 1 - node };
         let generation = self.nodes[holder].metadata.record().generations.current;
+        // Whoever is promoted now must have it.
+        self.oracle.lineage_mut(node).generation = Some(generation);
         let both = self.oracle.protocol == ReplicationProtocol::C && !self.oracle.lineages_differ();
         for at in 0..2 {
             let must_have =

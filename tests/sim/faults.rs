@@ -17,8 +17,11 @@ pub struct Faults {
     /// Until when things go wrong.
     pub until_us: u64,
     pub maintenance: Random,
+    slow: Random,
     /// Operations of a disk that are still to fail.
     failing: [u32; 2],
+    /// Until then the disk answers nothing.
+    stalled_until_us: [u64; 2],
 }
 
 impl Faults {
@@ -28,8 +31,23 @@ impl Faults {
             verbs: Random::new(seed, Stream::Verbs, 0),
             until_us: 1_000_000 + swarm.faults_ms * 1000,
             maintenance: Random::new(seed, Stream::Maintenance, 0),
+            slow: Random::new(seed, Stream::Slow, 0),
             failing: [0; 2],
+            stalled_until_us: [0; 2],
         }
+    }
+
+    /// What this disk is asked, and was asked, takes until then.
+    pub fn stall_disk(&mut self, node: usize, until_us: u64) {
+        self.stalled_until_us[node] = until_us;
+    }
+
+    pub fn disks_go_on(&mut self) {
+        self.stalled_until_us = [0; 2];
+    }
+
+    pub fn is_stalled(&self, node: usize, now_us: u64) -> bool {
+        now_us < self.stalled_until_us[node]
     }
 
     /// The next operations of the disk fail, while there is a second copy.
@@ -95,6 +113,10 @@ impl<E: Subject> World<E> {
         }
         if self.faults.verbs.chance(rates.invalidate) {
             self.invalidate_one(node);
+        }
+        if self.faults.slow.chance(rates.stall) {
+            let length_us = self.faults.slow.skewed(10_000, 8_000_000);
+            self.faults.stall_disk(node, self.now_us + length_us);
         }
         self.maintain();
         if self.faults.random.percent(10) {
@@ -183,6 +205,7 @@ impl<E: Subject> World<E> {
     pub fn calm_down(&mut self) {
         self.faults.until_us = self.now_us;
         self.faults.failing = [0; 2];
+        self.faults.disks_go_on();
         self.heal(&[(0, Socket::Data), (0, Socket::Meta), (1, Socket::Data), (1, Socket::Meta)]);
         self.link.quality.outlier_per_million = 0;
         self.swarm.disk.outlier_per_million = 0;

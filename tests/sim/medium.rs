@@ -23,6 +23,8 @@ pub struct Medium {
     cached: BTreeMap<u64, Vec<Version>>,
     /// Completed writes, counted.
     written: u64,
+    /// Of flushes under way.
+    marks: Vec<u64>,
 }
 
 /// How a power loss treats the cache.
@@ -38,7 +40,12 @@ pub enum Loss {
 
 impl Medium {
     pub fn new(sectors: u64, content: impl Fn(u64) -> Stamp) -> Self {
-        Self { stable: (0..sectors).map(content).collect(), cached: BTreeMap::new(), written: 0 }
+        Self {
+            stable: (0..sectors).map(content).collect(),
+            cached: BTreeMap::new(),
+            written: 0,
+            marks: Vec::new(),
+        }
     }
 
     pub fn sectors(&self) -> u64 {
@@ -97,18 +104,31 @@ impl Medium {
 
     fn cache(&mut self, sector: u64, content: Stamp) {
         let versions = self.cached.entry(sector).or_default();
-        if versions.len() == VERSIONS_KEPT {
-            versions.remove(0);
+        if versions.len() >= VERSIONS_KEPT {
+            // What a flush under way will make stable is not lost.
+            let flushed = |pair: &[Version]| {
+                self.marks.iter().any(|mark| (pair[0].number..pair[1].number).contains(mark))
+            };
+            if let Some(lost) = versions.windows(2).position(|pair| !flushed(pair)) {
+                versions.remove(lost);
+            }
         }
         versions.push(Version { number: self.written, content });
     }
 
     /// Marks the writes that a flush which is submitted now will make stable: those that completed.
-    pub fn flush_mark(&self) -> u64 {
+    pub fn flush_mark(&mut self) -> u64 {
+        self.marks.push(self.written);
         self.written
     }
 
+    /// A flush that came to nothing.
+    pub fn forget_flush(&mut self, mark: u64) {
+        self.marks.retain(|other| *other != mark);
+    }
+
     pub fn flush(&mut self, mark: u64) {
+        self.forget_flush(mark);
         let stable = &mut self.stable;
         self.cached.retain(|sector, versions| {
             let covered = versions.iter().filter(|version| version.number <= mark).count();

@@ -56,6 +56,7 @@ pub struct Node<E> {
     pub metadata: Metadata,
     pub disk_open: bool,
     pub opening: u64,
+    pub opening_since_us: u64,
     pub operations: BTreeMap<u64, Operation>,
     pub operations_begun: u64,
     /// The driver dials and listens; the number tells attempts apart.
@@ -108,6 +109,7 @@ impl<E: Subject> Node<E> {
             metadata: Metadata::new(record, sectors),
             disk_open: false,
             opening: 0,
+            opening_since_us: 0,
             operations: BTreeMap::new(),
             operations_begun: 0,
             connecting: None,
@@ -214,7 +216,8 @@ impl<E: Subject> Node<E> {
                     self.medium.write_partly(*range, content, random);
                 }
                 Work::Metadata(write) => self.metadata.apply_partly(write, random),
-                Work::Read { .. } | Work::Flush { .. } => {}
+                Work::Flush { mark } => self.medium.forget_flush(*mark),
+                Work::Read { .. } => {}
             }
         }
         if crash == Crash::PowerLoss {

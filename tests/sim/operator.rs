@@ -4,6 +4,7 @@
 use twinblk::engine::event::{CommandId, FencingPolicy, Verb};
 use twinblk_proto::state::{ConnectionState, DiskState, Role};
 
+use crate::node::Node;
 use crate::random::{Random, Stream};
 use crate::subject::Subject;
 use crate::swarm::{Beginning, Promotion, Swarm};
@@ -159,7 +160,25 @@ impl<E: Subject> World<E> {
             self.ask(node, Verb::Connect { discard_my_data: false, dry_run: false });
         } else if self.operator.calm && state.paused_user {
             self.ask(node, Verb::ResumeSync);
+        } else if self.operator.calm
+            && self.has_forgotten_bits(node)
+            && self.operator.random.percent(5)
+        {
+            self.ask(node, Verb::Disconnect { force: false });
         }
+    }
+
+    /// "No resync, but N bits in bitmap!": equal generations, as of a disk that failed before it heard
+    /// of the end of a resync. The next connection of a Primary resyncs them.
+    fn has_forgotten_bits(&self, node: usize) -> bool {
+        let state = self.nodes[node].state();
+        state.connection == ConnectionState::Connected
+            && [state.disk, state.peer_disk] == [DiskState::UpToDate; 2]
+            && self.nodes.iter().any(Node::is_primary)
+            && self.nodes[node]
+                .engine
+                .as_ref()
+                .is_some_and(|engine| engine.out_of_sync_blocks() > 0)
     }
 
     /// Both were connected and threw each other out, again and again: one of them must lose.

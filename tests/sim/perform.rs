@@ -45,6 +45,7 @@ impl<E: Subject> World<E> {
             Effect::OpenDisk => {
                 let machine = &mut self.nodes[node];
                 machine.opening += 1;
+                machine.opening_since_us = self.now_us;
                 let (incarnation, opening) = (machine.incarnation, machine.opening);
                 let delay_us = self.disk_random.between(100, 20_000);
                 let item = Item::OpenDisk { node, incarnation, opening };
@@ -240,7 +241,8 @@ impl<E: Subject> World<E> {
                 Work::Metadata(write) => {
                     machine.metadata.apply_partly(write, &mut self.disk_random);
                 }
-                Work::Read { .. } | Work::Flush { .. } => {}
+                Work::Flush { mark } => machine.medium.forget_flush(*mark),
+                Work::Read { .. } => {}
             }
         } else {
             match &operation.work {

@@ -3,8 +3,8 @@
 use twinblk::engine::Engine;
 
 use crate::scenarios::{
-    crashes, freeze, generations, handlers, network, policies, rate, resync, resync_forms, verbs,
-    verify,
+    crashes, freeze, generations, handlers, network, policies, rate, resync, resync_forms, slow,
+    verbs, verify,
 };
 use crate::seeds;
 
@@ -79,6 +79,12 @@ tests! {
     freeze::a_restarted_node_asks_before_it_is_promoted,
     freeze::a_graceful_disconnect_outdates_the_secondary,
     freeze::requests_wait_for_data,
+    slow::a_disk_that_never_answers_is_given_up,
+    slow::a_slow_disk_is_replaced_by_the_peer,
+    slow::a_slow_disk_of_the_peer_is_left_behind,
+    slow::a_forced_detach_frees_what_waits_for_the_disk,
+    slow::a_stopped_process_does_not_blame_its_disk,
+    slow::a_source_gets_its_disk_back,
     handlers::a_resync_waits_for_its_handlers,
     handlers::a_handler_may_refuse_a_resync,
     verbs::invalidate_copies_everything,

@@ -22,6 +22,8 @@ pub enum Stream {
     /// Administrators' programs: their presence, and what they do.
     Handlers,
     Maintenance,
+    /// Disks, and links, that are too slow.
+    Slow,
 }
 
 fn mix(value: u64) -> u64 {

@@ -15,7 +15,7 @@ use crate::recorder::{Detail, Statistics};
 use crate::run::{Outcome, run, run_sabotaged};
 use crate::sabotage::Sabotage;
 use crate::subject::Subject;
-use crate::swarm::{FIRST_MAINTAINED, Swarm};
+use crate::swarm::{FIRST_MAINTAINED, FIRST_SLOW, Swarm};
 
 /// Seeds that failed once, with what they found.
 const REGRESSIONS: &[u64] = &[
@@ -36,6 +36,18 @@ const REGRESSIONS: &[u64] = &[
     3_000_204, // I11: a disk stayed Negotiating when its connection was lost
     2_000_238, // the oracle missed a promotion during which a write arrived
     2_000_107, // the operator never connected a Primary whose own disk is too old to attach
+    3_000_366, // I11: a full sync begun again and again pushed its target out of the history
+    3_000_477, // I11: the same
+    4_000_007, // I8: a disk that was not good kept the log of a diskless Primary
+    4_000_022, // the oracle forgot that a flush was answered in a new generation
+    4_000_047, // I1: a copy on a peer that left counted when the own disk was given up
+    4_000_054, // I11: a discarded disk that heard of no resync was unrelated afterwards
+    4_000_082, // I11: an acknowledgement cleared bits of a disk that was exchanged meanwhile
+    4_000_188, // the oracle looked at the promotion of a node without any data
+    4_000_256, // I11: a generation that its disk never wrote kept that disk out
+    4_000_322, // I1: a write for a source that lost its disk went to its stale target
+    4_000_391, // I11: a demotion in a node where nothing else happened waited for ever
+    4_000_399, // I11: as 4_000_256, with the peer connected
     2_000_005, // I10: a source crashed before it heard of the end, and was promoted alone
     2_000_081, // I10: the same
     2_000_043, // I11: blocks stayed marked on a source that failed its last flush
@@ -104,6 +116,7 @@ pub fn seeds_hold_every_invariant<E: Subject>() {
     let mut seeds = REGRESSIONS.to_vec();
     seeds.extend(first..first + count);
     seeds.extend(FIRST_MAINTAINED..FIRST_MAINTAINED + count / 5);
+    seeds.extend(FIRST_SLOW..FIRST_SLOW + count / 5);
     let next = AtomicU64::new(0);
     let total = Mutex::new((Statistics::default(), Vec::new()));
     std::thread::scope(|scope| {

@@ -12,6 +12,9 @@ use crate::random::{Random, Stream};
 /// Seeds in which disks are verified, resyncs paused and done by checksum.
 pub const FIRST_MAINTAINED: u64 = 3_000_000;
 pub const MAINTAINED: u64 = 1_000_000;
+/// Seeds in which disks, and links, are too slow.
+pub const FIRST_SLOW: u64 = 4_000_000;
+pub const SLOW: u64 = 1_000_000;
 
 /// Who may promote what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +53,8 @@ pub struct Rates {
     pub invalidate: u32,
     pub verify: u32,
     pub pause_sync: u32,
+    /// A disk does not answer for a while.
+    pub stall: u32,
 }
 
 impl Rates {
@@ -69,6 +74,7 @@ impl Rates {
         invalidate: 0,
         verify: 0,
         pause_sync: 0,
+        stall: 0,
     };
 }
 
@@ -255,6 +261,14 @@ impl Swarm {
         let pause_sync = if drawn(60) { 40_000 } else { 0 };
         let rates = Rates { verify, pause_sync, ..rates };
         let plants = drawn(60);
+        let slow = (FIRST_SLOW..FIRST_SLOW + SLOW).contains(&seed);
+        let mut slowness = Random::new(seed, Stream::Slow, 1);
+        let mut drawn = |percent| slow && slowness.percent(percent);
+        if drawn(70) {
+            settings.disk_timeout = 10;
+        }
+        let stall = if drawn(60) { 40_000 } else { 0 };
+        let rates = Rates { stall, ..rates };
         Self {
             settings,
             device_sectors: extents * EXTENT_SECTORS - odd,

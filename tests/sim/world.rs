@@ -49,6 +49,10 @@ pub enum Item {
 /// Effects that one event may cause: a full set of in-flight requests, each with a disk
 /// operation, a packet, a reply and a release, and as much again for the peer's.
 const EFFECTS_PER_EVENT: usize = 40_000;
+/// How often a disk that does not answer is looked at.
+const STALL_LOOK_US: u64 = 5_000;
+/// As the driver's.
+const RETIRE_PATIENCE_US: u64 = 5_000_000;
 /// Payloads that a driver may hold: requests of all clients, the peer's writes and resync blocks.
 const PAYLOADS_HELD: usize = 20_000;
 
@@ -193,9 +197,14 @@ impl<E: Subject> World<E> {
                 }
             }
             Item::DiskDone { node, incarnation, operation } => {
-                if self.nodes[node].incarnation == incarnation {
-                    self.disk_done(node, operation);
+                if self.nodes[node].incarnation != incarnation {
+                    return;
                 }
+                if self.faults.is_stalled(node, self.now_us) {
+                    let item = Item::DiskDone { node, incarnation, operation };
+                    return self.agenda.add(self.now_us + STALL_LOOK_US, item);
+                }
+                self.disk_done(node, operation);
             }
             Item::TimerDue { node, incarnation, timer, number } => {
                 let current = self.nodes[node].timers.get(&timer) == Some(&number);
@@ -472,8 +481,12 @@ impl<E: Subject> World<E> {
     fn open_disk(&mut self, node: usize, opening: u64) {
         let machine = &mut self.nodes[node];
         if machine.operations.values().any(|operation| operation.opening != opening) {
-            // The driver waits for what the last user of the disk left under way.
+            // The driver waits for what the last user of the disk left under way, but not for ever.
             let incarnation = machine.incarnation;
+            if self.now_us > machine.opening_since_us + RETIRE_PATIENCE_US {
+                let text = "the disk still has requests to answer".to_owned();
+                return self.input(node, Event::DiskOpenFailed(DiskFailure { errno: 16, text }));
+            }
             let item = Item::OpenDisk { node, incarnation, opening };
             self.agenda.add(self.now_us + 1000, item);
             return;

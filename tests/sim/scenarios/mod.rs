@@ -9,6 +9,7 @@ pub mod policies;
 pub mod rate;
 pub mod resync;
 pub mod resync_forms;
+pub mod slow;
 pub mod stage;
 pub mod verbs;
 pub mod verify;

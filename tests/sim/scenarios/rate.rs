@@ -52,7 +52,7 @@ pub fn a_chosen_rate_is_kept<E: Subject>() {
     }
 }
 
-/// While the application writes, a resync leaves it the disks and the link half of the time, but goes
+/// While the application writes, a resync leaves it the disks and the link most of the time, but goes
 /// on; `c-min-rate 0` does not yield, nor does a rate below the one that was asked for.
 pub fn a_resync_yields_to_the_application<E: Subject>() {
     let took = |min_rate: u32, is_busy: bool| {

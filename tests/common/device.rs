@@ -1,11 +1,12 @@
 //! The replicated device as its user sees it, through NBD or as /dev/drbd0: one interface.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use crate::common::nbd::NbdClient;
+use super::nbd::NbdClient;
 
 pub trait Device: Send {
     fn size_bytes(&self) -> u64;
@@ -131,4 +132,50 @@ pub fn copy(source: &Path, target: &Path) {
         target.file.write_all_at(piece, offset).expect("the target");
     }
     target.file.sync_data().expect("the target");
+}
+
+/// Content of which nothing can be left out as zeroes.
+pub fn fill(path: &Path) {
+    let device = BlockDevice::open(path, true).expect("a disk");
+    let mut memory = Aligned::new(PIECE as usize);
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for (offset, length) in pieces(device.size_bytes) {
+        let piece = memory.bytes(length);
+        for word in piece.chunks_exact_mut(8) {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            word.copy_from_slice(&state.to_le_bytes());
+        }
+        device.file.write_all_at(piece, offset).expect("a write");
+    }
+    device.file.sync_data().expect("a flush");
+}
+
+/// Reads, sends over loopback, writes, flushes: as a careful `dd | nc` would. What a resync is
+/// measured by.
+pub fn copy_over_tcp(source: &Path, target: &Path) {
+    let source = BlockDevice::open(source, false).expect("a disk");
+    let target = BlockDevice::open(target, true).expect("a disk");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let address = listener.local_addr().expect("bound");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut stream = TcpStream::connect(address).expect("a connection");
+            let mut memory = Aligned::new(PIECE as usize);
+            for (offset, length) in pieces(source.size_bytes) {
+                let piece = memory.bytes(length);
+                source.file.read_exact_at(piece, offset).expect("the source");
+                stream.write_all(piece).expect("a receiver");
+            }
+        });
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut memory = Aligned::new(PIECE as usize);
+        for (offset, length) in pieces(source.size_bytes) {
+            let piece = memory.bytes(length);
+            stream.read_exact(piece).expect("a sender");
+            target.file.write_all_at(piece, offset).expect("the target");
+        }
+        target.file.sync_data().expect("the target");
+    });
 }
