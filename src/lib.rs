@@ -7,9 +7,9 @@
 //!      |
 //!   driver             the only loop of a resource: events in, engine.handle, effects out
 //!      |        \__________________________
-//!   disk  link  nbd    shells: I/O, no decisions; they do not know each other
-//!      |     |    |
-//!   engine meta config the sans-io core, the on-disk format, drbd.conf
+//!   disk  link  nbd  vrrp            shells: I/O, no decisions; they do not know each other
+//!      |     |    |    |
+//!   engine meta config election      the sans-io core, the on-disk format, drbd.conf, who serves
 //!      |     |    |
 //!   buffer  proto      payload memory; wire packets
 //! ```
@@ -34,3 +34,4 @@ pub mod link;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod meta;
 pub mod nbd;
+pub mod vrrp;
