@@ -7,10 +7,9 @@
 //!      |
 //!   driver             the only loop of a resource: events in, engine.handle, effects out
 //!      |        \__________________________
-//!   disk  link  nbd    shells: I/O, no decisions; they do not know each other
-//!   witness
-//!      |     |    |
-//!   engine meta config the sans-io core, the on-disk format, drbd.conf
+//!   disk  link  nbd  vrrp  witness   shells: I/O, no decisions; they do not know each other
+//!      |     |    |    |
+//!   engine meta config election      the sans-io core, the on-disk format, drbd.conf, who serves
 //!      |     |    |
 //!   buffer  proto      payload memory; wire packets
 //! ```
@@ -35,4 +34,5 @@ pub mod link;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod meta;
 pub mod nbd;
+pub mod vrrp;
 pub mod witness;

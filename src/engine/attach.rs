@@ -95,7 +95,9 @@ impl Engine {
         if self.state.connection >= C::Connected {
             self.change("attached: negotiating with the peer", |s| s.disk = D::Negotiating);
             self.send_sizes(false);
-            let flags = self.uuid_flags(alone == D::Inconsistent);
+            self.status.attaches_suspect = self.has_suspect_blocks(&record);
+            let bad = alone == D::Inconsistent || self.status.attaches_suspect;
+            let flags = self.uuid_flags(bad);
             self.send_uuids(flags);
             self.send_state();
         } else {
@@ -110,6 +112,24 @@ impl Engine {
             self.write_all_pages(super::record::AfterBitmap::ClearFullSync);
         }
         self.attach_ended(Ok(()));
+    }
+
+    /// Blocks are marked on a disk that comes back in the generation of its UpToDate peer: it was
+    /// thrown out at the end of a resync, by a flush that failed before the cleared bits were
+    /// written. What the blocks hold here may be lost (I7), and the peer has them. By rule 40
+    /// nobody would mend them, by rule 34 this node would be their source; a disk that says
+    /// Inconsistent is the target, for a kernel peer too (session.md 3.2).
+    fn has_suspect_blocks(&self, record: &DeviceRecord) -> bool {
+        let Some(peer) = self.peer_generations() else { return false };
+        let mine = record.generations;
+        let missed_the_end = super::generation::same(mine.bitmap, peer.history[0])
+            && super::generation::same(mine.history[0], peer.history[1]);
+        record.consistent
+            && self.state.peer_disk == D::UpToDate
+            && super::generation::same(mine.current, peer.current)
+            && (mine.bitmap == 0 || missed_the_end)
+            && !self.crashed_primary
+            && self.bitmap.count() > 0
     }
 
     /// What a disk is without a word from the peer.

@@ -306,7 +306,9 @@ fn equal_generations(c: &mut Comparison, with: &Circumstances) -> (Outcome, u32)
 }
 
 /// Equal generations and no crash. DRBD leaves set bits alone here and says so in its log; that
-/// hides a difference for good, so two twinblk nodes resync them (I10).
+/// hides a difference for good, so two twinblk nodes resync them (I10). Marked on one disk only, it
+/// is the one that died, or failed a flush, between the end of a resync and the write-back of its
+/// bits: it may have lost those blocks, and the other has them.
 fn heal(with: &Circumstances) -> Outcome {
     if !with.heal_equal_generations || (with.my_dirty_bits == 0 && with.peer_dirty_bits == 0) {
         return Outcome::NoSync;
@@ -315,8 +317,12 @@ fn heal(with: &Circumstances) -> Outcome {
         (true, true) => Outcome::SplitBrainAmbiguous,
         (true, false) => Outcome::Source,
         (false, true) => Outcome::Target,
-        (false, false) if with.resolve => Outcome::Target,
-        (false, false) => Outcome::Source,
+        (false, false) => match (with.my_dirty_bits, with.peer_dirty_bits) {
+            (0, _) => Outcome::Source,
+            (_, 0) => Outcome::Target,
+            _ if with.resolve => Outcome::Target,
+            _ => Outcome::Source,
+        },
     }
 }
 

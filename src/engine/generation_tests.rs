@@ -172,9 +172,16 @@ fn dirty_bits_under_equal_generations_are_healed_between_twinblk_nodes() {
     let dirty = Circumstances { my_dirty_bits: 3, ..plain() };
     assert_eq!(compare(both, both, &dirty).outcome, Outcome::NoSync, "a kernel peer would not");
     let heal = Circumstances { heal_equal_generations: true, ..dirty };
-    assert_eq!(compare(both, both, &heal).outcome, Outcome::Source);
-    let resolve = Circumstances { resolve: true, ..heal };
-    assert_eq!(compare(both, both, &resolve).outcome, Outcome::Target);
+    for resolve in [false, true] {
+        // Who has no marks has the data.
+        let mine = Circumstances { resolve, ..heal };
+        assert_eq!(compare(both, both, &mine).outcome, Outcome::Target);
+        let peers = Circumstances { my_dirty_bits: 0, peer_dirty_bits: 3, ..mine };
+        assert_eq!(compare(both, both, &peers).outcome, Outcome::Source);
+        let marked = Circumstances { peer_dirty_bits: 3, ..mine };
+        let outcome = if resolve { Outcome::Target } else { Outcome::Source };
+        assert_eq!(compare(both, both, &marked).outcome, outcome);
+    }
     let primary = Circumstances { peer_is_primary: true, resolve: false, ..heal };
     assert_eq!(compare(both, both, &primary).outcome, Outcome::Target);
 }

@@ -404,7 +404,13 @@ impl Engine {
             return Ok(());
         }
         if decides && both_have_data {
-            self.session.as_mut().expect("checked above").consider_resync = false;
+            let dirty_bits = self.bitmap.count();
+            let session = self.session.as_mut().expect("checked above");
+            session.consider_resync = false;
+            if peer.disk == D::Negotiating && old.disk != D::Negotiating {
+                // What the answer to its attach will tell the peer: both must decide by the same.
+                session.my_bits_told = dirty_bits;
+            }
             match self.decide_sync(peer.role, peer_disk) {
                 Some(Decision::NoSync) => connection = C::Connected,
                 Some(Decision::Source { full, peer_yields, why }) => {
@@ -557,7 +563,7 @@ impl Engine {
             Generations { current: uuids.current, bitmap: uuids.bitmap, history: uuids.history };
         let mine = self.record.wanted();
         let my_disk = match self.state.disk {
-            D::Negotiating if mine.consistent => D::Consistent,
+            D::Negotiating if mine.consistent && !self.status.attaches_suspect => D::Consistent,
             D::Negotiating => D::Inconsistent,
             other => other,
         };

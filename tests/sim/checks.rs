@@ -61,6 +61,14 @@ impl<E: Subject> World<E> {
     pub fn observe_state(&mut self, node: usize) {
         let state = self.nodes[node].state();
         let seen = self.nodes[node].seen;
+        let served_by_peer = state.role == Role::Primary
+            && state.connection >= ConnectionState::Connected
+            && state.disk == DiskState::Inconsistent
+            && state.peer_disk == DiskState::UpToDate;
+        if served_by_peer && self.oracle.lineages_differ() {
+            // Before the first resync block: its clients see the peer's data already.
+            self.check_data_given_up(1 - node, node);
+        }
         if state.role == Role::Primary {
             if seen.role != Role::Primary {
                 self.check_may_promote(node, &state);
@@ -179,6 +187,7 @@ impl<E: Subject> World<E> {
                 sectors.into_iter().map(|sector| (sector, self.served(node, sector))).collect();
             let outcome = self.oracle.pin(node, |sector| view[&sector]);
             self.check(outcome);
+            self.oracle.part(node);
         } else {
             // Requests may have come since the promotion: their writes stay open in the oracle.
             let floor = if self.oracle.lost_power[node] {
@@ -223,28 +232,36 @@ impl<E: Subject> World<E> {
         self.check(outcome);
     }
 
-    /// A resync begins: the data of `target` will be overwritten by that of `source`.
-    fn check_resync(&mut self, source: usize, target: usize) {
+    /// Whether a policy or a command lets the changes of `target` be thrown away.
+    fn may_be_discarded(&self, target: usize) -> bool {
         let settings = &self.swarm.settings;
         let policies = [settings.after_sb_0pri, settings.after_sb_1pri, settings.after_sb_2pri];
         let by_policy = self.swarm.actors
             && policies.iter().any(|policy| *policy != SplitBrainPolicy::Disconnect);
-        let granted = self.oracle.discard_granted == Some(target)
-            || by_policy && self.oracle.lineages_differ();
-        if self.oracle.lineages_differ() {
-            let [source_diverged, target_diverged] =
-                [source, target].map(|node| self.oracle.lineage(node).diverged);
-            if target_diverged && !granted {
-                let invariant = if source_diverged { Invariant::I5 } else { Invariant::I8 };
-                let text = format!("node {target}'s writes are discarded, and nobody said so");
-                return self.violate(invariant, text);
-            }
-            self.oracle.join(target);
-            if self.oracle.last_primary == Some(target) {
-                self.oracle.last_primary = Some(source);
-            }
-            return;
+        self.oracle.discard_granted == Some(target) || by_policy && self.oracle.lineages_differ()
+    }
+
+    /// Two histories meet, and that of `source` goes on.
+    fn check_data_given_up(&mut self, source: usize, target: usize) {
+        let [source_diverged, target_diverged] =
+            [source, target].map(|node| self.oracle.lineage(node).diverged);
+        if target_diverged && !self.may_be_discarded(target) {
+            let invariant = if source_diverged { Invariant::I5 } else { Invariant::I8 };
+            let text = format!("node {target}'s writes are discarded, and nobody said so");
+            return self.violate(invariant, text);
         }
+        self.oracle.join(target);
+        if self.oracle.last_primary == Some(target) {
+            self.oracle.last_primary = Some(source);
+        }
+    }
+
+    /// A resync begins: the data of `target` will be overwritten by that of `source`.
+    fn check_resync(&mut self, source: usize, target: usize) {
+        if self.oracle.lineages_differ() {
+            return self.check_data_given_up(source, target);
+        }
+        let granted = self.may_be_discarded(target);
         let oracle = &self.oracle;
         let lost = oracle.lost_power[source];
         // An interrupted target has nothing to give, whatever its source lost.

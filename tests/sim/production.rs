@@ -39,6 +39,8 @@ tests! {
     resync::resync_interrupted_resumes_without_full_sync,
     resync::stale_session_data_ignored,
     resync::flush_eio_detaches,
+    resync::a_source_that_failed_its_last_flush_becomes_target,
+    resync::a_lone_source_that_failed_its_last_flush_becomes_target,
     resync::diskless_primary_is_served_by_its_peer,
     resync::a_flush_of_half_a_resync_is_an_error,
     resync::a_target_reads_behind_its_own_writes,

@@ -12,6 +12,8 @@ use crate::stamp::{Stamp, ZEROES, belongs_to, describe, stamp, unwritten};
 /// One write or zeroing, over all of its sectors.
 #[derive(Clone, Debug)]
 pub struct WriteRecord {
+    /// The node whose client makes it.
+    pub node: usize,
     pub range: SectorRange,
     pub zero: bool,
     pub invoked: u64,
@@ -31,8 +33,16 @@ pub struct WriteLog {
 }
 
 impl WriteLog {
-    pub fn begin(&mut self, range: SectorRange, zero: bool, invoked: u64, era: u32) -> u64 {
+    pub fn begin(
+        &mut self,
+        node: usize,
+        range: SectorRange,
+        zero: bool,
+        invoked: u64,
+        era: u32,
+    ) -> u64 {
         self.writes.push(WriteRecord {
+            node,
             range,
             zero,
             invoked,
@@ -248,7 +258,7 @@ impl Lineage {
         }
         let explained = entry.writes.iter().any(|number| {
             let write = log.get(*number);
-            let left = if write.zero { ZEROES } else { stamp(*number, sector) };
+            let left = left_by(log, *number, sector);
             let ended = write.answered.unwrap_or(u64::MAX);
             left == value && write.invoked < before && ended >= newest_began
         });
@@ -282,8 +292,7 @@ impl Lineage {
             for number in &entry.writes {
                 let write = log.get(*number);
                 if write.answered.is_some_and(|ended| ended >= stable_began.unwrap_or(0)) {
-                    let left = if write.zero { ZEROES } else { stamp(*number, *sector) };
-                    entry.earlier.insert(left);
+                    entry.earlier.insert(left_by(log, *number, *sector));
                 }
             }
             entry.base = view(*sector);
@@ -296,6 +305,41 @@ impl Lineage {
         }
         self.unstable.clear();
         Ok(())
+    }
+
+    /// The clients of `node` go another way from here: what others have under way goes on without
+    /// them. The disk may hold some of it, in its cache, below what it shows.
+    pub fn part(&mut self, log: &WriteLog, node: usize) {
+        for (sector, entry) in &mut self.sectors {
+            let foreign = |number: &u64| log.get(*number).node != node;
+            for number in entry.writes.extract_if(.., |number| foreign(number)) {
+                entry.earlier.insert(left_by(log, number, *sector));
+            }
+        }
+    }
+
+    /// The writes of `node` that were not answered yet.
+    pub fn open_writes(&self, log: &WriteLog, node: usize) -> BTreeSet<u64> {
+        let writes = self.sectors.values().flat_map(|entry| entry.writes.iter().copied());
+        writes
+            .filter(|number| {
+                let write = log.get(*number);
+                write.node == node && write.answered.is_none() && !write.abandoned
+            })
+            .collect()
+    }
+
+    /// A write that was begun under another history is made under this one.
+    pub fn adopt(&mut self, log: &mut WriteLog, number: u64) {
+        let write = log.get_mut(number);
+        write.era = self.era();
+        let range = write.range;
+        for sector in range.start.0..range.end().0 {
+            let writes = &mut self.sector(sector).writes;
+            if !writes.contains(&number) {
+                writes.push(number);
+            }
+        }
     }
 
     pub fn check_linearizable(&self, log: &WriteLog) -> Result<(), String> {
@@ -314,7 +358,7 @@ impl Lineage {
             let mut operations = Vec::with_capacity(entry.writes.len() + entry.reads.len());
             for number in &entry.writes {
                 let write = log.get(*number);
-                let value = if write.zero { ZEROES } else { stamp(*number, *sector) };
+                let value = left_by(log, *number, *sector);
                 // A write that is still open at a pin may be what the pin saw: it came before.
                 if kept(value) && value != entry.base {
                     operations.push(Operation {
@@ -357,6 +401,11 @@ impl Lineage {
     }
 }
 
+/// What the write leaves in the sector.
+fn left_by(log: &WriteLog, number: u64, sector: u64) -> Stamp {
+    if log.get(number).zero { ZEROES } else { stamp(number, sector) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -372,7 +421,7 @@ mod tests {
         answered: Option<u64>,
     ) -> u64 {
         let range = SectorRange::new(7, 1);
-        let number = log.begin(range, false, invoked, lineage.era());
+        let number = log.begin(0, range, false, invoked, lineage.era());
         lineage.add_write(number, range);
         if let Some(at) = answered {
             log.answer(number, at, false);
@@ -418,6 +467,38 @@ mod tests {
         lineage.observe(&log, 7, stamp(open, 7), 9, 10).expect("not stale by itself");
         lineage.observe(&log, 7, stamp(next, 7), 11, 12).expect("the newest");
         assert!(lineage.check_linearizable(&log).is_err(), "it came back");
+    }
+
+    #[test]
+    fn a_write_under_way_elsewhere_is_no_write_of_those_who_part() {
+        let (mut log, mut lineage) = lineage();
+        let old = write(&mut log, &mut lineage, 1, Some(2));
+        let open = write(&mut log, &mut lineage, 3, None);
+        let mut parted = lineage.clone();
+        parted.pin(&log, 4, |_| stamp(old, 7)).expect("no reads yet");
+        parted.part(&log, 1);
+        parted.observe(&log, 7, stamp(old, 7), 5, 6).expect("the base");
+        log.answer(open, 7, false);
+        parted.observe(&log, 7, stamp(old, 7), 8, 9).expect("still the base");
+        assert_eq!(parted.check_linearizable(&log), Ok(()));
+        assert!(parted.observe(&log, 7, stamp(open, 7), 10, 11).is_err(), "it is not theirs");
+        assert!(parted.admits(&log, 7, stamp(open, 7), Floor::Stable).is_ok(), "in the cache");
+    }
+
+    #[test]
+    fn a_write_under_way_comes_along_to_another_history() {
+        let (mut log, mut left) = lineage();
+        let open = write(&mut log, &mut left, 1, None);
+        write(&mut log, &mut left, 2, Some(3));
+        let mut joined = Lineage::new(Initial::Zeroes);
+        joined.flushed(4);
+        assert_eq!(left.open_writes(&log, 0), BTreeSet::from([open]));
+        assert_eq!(left.open_writes(&log, 1), BTreeSet::new());
+        joined.adopt(&mut log, open);
+        assert_eq!(log.get(open).era, 1);
+        log.answer(open, 5, false);
+        assert!(joined.admits(&log, 7, stamp(open, 7), Floor::Answered).is_ok());
+        assert!(joined.admits(&log, 7, ZEROES, Floor::Answered).is_err());
     }
 
     #[test]

@@ -135,8 +135,22 @@ impl Oracle {
         self.of_node[node] = self.lineages.len() - 1;
     }
 
-    /// The node takes over the data of its peer.
+    /// After a fork, once it is certain what the node's clients see: writes that are under way on
+    /// the other node are not theirs.
+    pub fn part(&mut self, node: usize) {
+        self.lineages[self.of_node[node]].part(&self.log, node);
+    }
+
+    /// The node takes over the data of its peer. What its clients have under way, frozen perhaps,
+    /// is done to that.
     pub fn join(&mut self, node: usize) {
+        if self.lineages_differ() {
+            let open = self.lineage(node).open_writes(&self.log, node);
+            let joined = &mut self.lineages[self.of_node[1 - node]];
+            for number in open {
+                joined.adopt(&mut self.log, number);
+            }
+        }
         self.of_node[node] = self.of_node[1 - node];
         self.lost_power[node] = false;
     }
@@ -144,7 +158,7 @@ impl Oracle {
     pub fn begin_write(&mut self, node: usize, range: SectorRange, zero: bool) -> u64 {
         let invoked = self.tick();
         let era = self.lineage(node).era();
-        let number = self.log.begin(range, zero, invoked, era);
+        let number = self.log.begin(node, range, zero, invoked, era);
         self.lineage_mut(node).add_write(number, range);
         number
     }

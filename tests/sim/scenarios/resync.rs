@@ -12,6 +12,9 @@ use crate::requests::{Reply, Wish};
 use crate::subject::Subject;
 use crate::swarm::Swarm;
 
+const DISCONNECT: Verb = Verb::Disconnect { force: false };
+const SECONDARY: Verb = Verb::Secondary { force: false };
+
 /// I3: half a resync is no data.
 pub fn resync_target_refuses_promote<E: Subject>() {
     let mut stage = Stage::<E>::pair();
@@ -122,6 +125,57 @@ pub fn flush_eio_detaches<E: Subject>() {
         stage.must(node, Verb::Attach);
         stage.heals();
     }
+}
+
+/// At the end of a resync its source writes that it is over, then flushes, then writes that no
+/// block differs any more. The flush fails: the disk may have lost those blocks, and comes back
+/// with the generation of its peer. The peer has them, and gives them back, also a kernel peer.
+pub fn a_source_that_failed_its_last_flush_becomes_target<E: Subject>() {
+    for (source, twins) in [(0, false), (1, false), (0, true), (1, true)] {
+        let mut stage = source_fails_its_last_flush::<E>(source, twins);
+        stage.must(source, Verb::Attach);
+        stage.heals();
+        assert_eq!(stage.world.statistics.resyncs, 2, "{source} {twins}");
+    }
+}
+
+/// The same, and the disk is attached before the nodes are connected again: two twinblk nodes do
+/// not leave it at equal generations, and the node whose blocks are marked is the target.
+pub fn a_lone_source_that_failed_its_last_flush_becomes_target<E: Subject>() {
+    for (source, leaves) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let mut stage = source_fails_its_last_flush::<E>(source, true);
+        stage.must(leaves, DISCONNECT);
+        stage.until("apart", |stage| stage.connection(source) < ConnectionState::Connected);
+        stage.must(source, Verb::Attach);
+        stage.must(leaves, CONNECT);
+        stage.heals();
+        assert_eq!(stage.world.statistics.resyncs, 2, "{source} {leaves}");
+    }
+}
+
+fn source_fails_its_last_flush<E: Subject>(source: usize, twins: bool) -> Stage<E> {
+    let mut swarm = Swarm::quiet(ReplicationProtocol::C);
+    swarm.twins = twins;
+    let mut stage = Stage::<E>::pair_of(swarm);
+    let target = 1 - source;
+    if source == 1 {
+        stage.must(0, SECONDARY);
+        stage.must(1, PRIMARY);
+    }
+    stage.must(target, DISCONNECT);
+    stage.write(source, 8 * BLOCK_SECTORS, 2 * BLOCK_SECTORS as u32);
+    stage.must(source, SECONDARY);
+    stage.must(target, CONNECT);
+    stage.until("the resync is over", |stage| {
+        stage.connection(source) == ConnectionState::Connected
+    });
+    stage.world.faults.fail_disk(source, 1);
+    stage.until("thrown out", |stage| stage.disk(source) == DiskState::Diskless);
+    for block in [8, 9] {
+        // What was lost.
+        stage.world.plant(source, block);
+    }
+    stage
 }
 
 /// A Primary without a disk is served by its peer, and gets its disk back in sync.

@@ -1,0 +1,275 @@
+//! The loop of all instances: take what has come, then let the timers that are due fire, then do
+//! what was asked.
+//!
+//! What lies in the sockets is always read before timers are looked at. After a stall the adverts
+//! of a living master wait there, and a timer that fired first would take over from it.
+
+use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::io;
+use std::net::IpAddr;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+
+use super::netlink::{Changes, Link, Netlink};
+use super::slot::{Slot, all_addresses};
+use super::socket::{Frames, watch_changes};
+use super::{Command, InstanceStatus, Occurrence, OccurrenceKind, Outlet, Plan, VrrpError, now};
+use crate::election::check::Received;
+use crate::election::{Effect, Event, Group, Instance, Time};
+
+/// Packets taken from one socket before timers have their turn. A socket holds 208 KiB, at least
+/// 768 bytes a packet: after so many, everything has been read that had come by then. A flood must
+/// not keep a master from advertising.
+const PACKETS_A_TURN: usize = 300;
+
+struct Router {
+    netlink: Netlink,
+    changes: AsyncFd<Changes>,
+    frames: Frames,
+    links: Vec<Link>,
+    instances: Vec<Instance>,
+    slots: Vec<Slot>,
+    groups: Vec<Group>,
+    outlet: Outlet,
+}
+
+/// Runs `plan` until it is told to stop, or nobody is left to tell it. Returns after everything
+/// that was held is released.
+pub async fn run(
+    plan: Plan,
+    mut commands: mpsc::Receiver<Command>,
+    outlet: Outlet,
+) -> Result<(), VrrpError> {
+    let mut router = Router::new(plan, outlet)?;
+    router.look_around()?;
+    for index in 0..router.instances.len() {
+        router.give(index, Event::Start);
+    }
+    let mut has_more = false;
+    loop {
+        router.tell_status();
+        let deadline = router.deadline();
+        let command = tokio::select! {
+            biased;
+            command = commands.recv() => Some(command.unwrap_or(Command::Stop)),
+            () = router.readable(), if !has_more => None,
+            () = until(deadline), if !has_more => None,
+            () = std::future::ready(()), if has_more => None,
+        };
+        match command {
+            Some(Command::Stop) => break,
+            Some(Command::Tracker { instance, tracker, good }) => {
+                let trackers = router.instances.get(instance).map(|i| i.settings().trackers.len());
+                if trackers.is_some_and(|count| tracker < count) {
+                    router.give(instance, Event::Tracker { index: tracker, good });
+                }
+            }
+            None => has_more = router.turn(),
+        }
+    }
+    for index in 0..router.instances.len() {
+        router.give(index, Event::Stop);
+    }
+    router.tell_status();
+    Ok(())
+}
+
+async fn until(deadline: Option<Time>) {
+    match deadline {
+        Some(at) => tokio::time::sleep(Duration::from_micros(at.since(now()))).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Router {
+    fn new(plan: Plan, outlet: Outlet) -> Result<Self, VrrpError> {
+        let mut slots = Vec::new();
+        let mut instances = Vec::new();
+        let count = plan.instances.len();
+        for placement in plan.instances {
+            let name = placement.settings.name.clone();
+            if !placement.settings.accept {
+                tracing::warn!("({name}) no_accept is not provided: the addresses answer");
+            }
+            slots.push(Slot::new(&placement.interface));
+            let instance = Instance::new(placement.settings);
+            instances.push(instance.map_err(|error| VrrpError::Settings { name, error })?);
+        }
+        let mut members: Vec<usize> = Vec::new();
+        for group in &plan.groups {
+            for &member in &group.members {
+                let is_wrong = member >= count || members.contains(&member);
+                if is_wrong || !instances[member].settings().grouped {
+                    return Err(VrrpError::Group(group.name.clone()));
+                }
+                members.push(member);
+            }
+        }
+        let frames = Frames::open().map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => VrrpError::NotPermitted(error),
+            _ => VrrpError::Io(error),
+        })?;
+        Ok(Self {
+            netlink: Netlink::open()?,
+            changes: watch_changes(Changes::open()?)?,
+            frames,
+            links: Vec::new(),
+            instances,
+            slots,
+            groups: plan.groups,
+            outlet,
+        })
+    }
+
+    /// Waits until a socket has something. Readiness is forgotten before the socket is emptied, so
+    /// what comes in between is announced again.
+    async fn readable(&self) {
+        poll_fn(|context| {
+            let mut any = false;
+            if let Poll::Ready(Ok(mut guard)) = self.changes.poll_read_ready(context) {
+                guard.clear_ready();
+                any = true;
+            }
+            for ear in self.slots.iter().filter_map(Slot::ear) {
+                if let Poll::Ready(Ok(mut guard)) = ear.poll_read_ready(context) {
+                    guard.clear_ready();
+                    any = true;
+                }
+            }
+            if any { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        let instances = self.instances.iter().filter_map(Instance::deadline);
+        instances.chain(self.slots.iter().filter_map(Slot::next_frame_at)).min()
+    }
+
+    /// Returns whether a socket may have more.
+    fn turn(&mut self) -> bool {
+        if self.changes.get_ref().take()
+            && let Err(error) = self.look_around()
+        {
+            tracing::error!("cannot see the interfaces: {error}");
+        }
+        let mut has_more = false;
+        for index in 0..self.instances.len() {
+            let mut left = PACKETS_A_TURN;
+            while let Some(datagram) = self.slots[index].take() {
+                let (source, destination) = (datagram.source, datagram.destination);
+                let (hop_limit, bytes) = (datagram.hop_limit, &datagram.bytes[..]);
+                let received = Received { source, destination, hop_limit, bytes };
+                self.give(index, Event::Received(received));
+                left -= 1;
+                if left == 0 {
+                    has_more = true;
+                    break;
+                }
+            }
+        }
+        for index in 0..self.instances.len() {
+            if self.instances[index].deadline().is_some_and(|at| at <= now()) {
+                self.give(index, Event::TimerDue);
+            }
+        }
+        for slot in &mut self.slots {
+            slot.send_frames(now(), &self.frames);
+        }
+        has_more
+    }
+
+    /// Asks for all interfaces and addresses and tells the instances.
+    fn look_around(&mut self) -> Result<(), VrrpError> {
+        self.links = self.netlink.links()?;
+        // Nothing is sent from a virtual address, whichever instance holds it.
+        let mut addresses = self.netlink.addresses()?;
+        let settings = self.instances.iter().map(Instance::settings);
+        let virtual_addresses: BTreeSet<IpAddr> =
+            settings.flat_map(all_addresses).map(|address| address.address).collect();
+        addresses.retain(|address| !virtual_addresses.contains(&address.address));
+        for index in 0..self.instances.len() {
+            let settings = self.instances[index].settings();
+            match self.slots[index].follow(&self.links, &addresses, settings) {
+                Ok(events) => events.into_iter().for_each(|event| self.give(index, event)),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    return Err(VrrpError::NotPermitted(error));
+                }
+                Err(error) => {
+                    tracing::error!("({}) cannot listen: {error}", settings.name);
+                    self.give(index, Event::Link { is_up: false });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn give(&mut self, index: usize, event: Event<'_>) {
+        let now = now();
+        let mut effects = Vec::new();
+        self.instances[index].handle(now, event, &mut effects);
+        let mut effects: Vec<_> = effects.into_iter().map(|effect| (index, effect)).collect();
+        for group in self.groups.iter().filter(|group| group.members.contains(&index)) {
+            group.settle(now, &mut self.instances, &mut effects);
+        }
+        for (index, effect) in effects {
+            self.perform(now, index, effect);
+        }
+    }
+
+    fn perform(&mut self, now: Time, index: usize, effect: Effect) {
+        let settings = self.instances[index].settings();
+        let slot = &mut self.slots[index];
+        match effect {
+            Effect::SendAdvert { destination, bytes } => {
+                if let Err(text) = slot.send(destination, &bytes) {
+                    tracing::error!("({}) {text}", settings.name);
+                    self.tell(index, OccurrenceKind::CannotSend(text));
+                }
+            }
+            Effect::AddAddresses => slot.add_addresses(&mut self.netlink, &self.links, settings),
+            Effect::RemoveAddresses => {
+                slot.remove_addresses(&mut self.netlink, &self.links, settings);
+            }
+            Effect::Announce { repeat } => {
+                slot.announce(now, repeat, &self.links, settings);
+                slot.send_frames(now, &self.frames);
+            }
+            Effect::Notify(state) => {
+                let priority = self.instances[index].effective_priority();
+                self.tell(index, OccurrenceKind::Notify { state, priority });
+            }
+            Effect::Report(notice) => {
+                if notice.is_warning() {
+                    tracing::warn!("({}) {notice}", settings.name);
+                } else {
+                    tracing::info!("({}) {notice}", settings.name);
+                }
+                self.tell(index, OccurrenceKind::Said(notice));
+            }
+        }
+    }
+
+    fn tell(&self, instance: usize, kind: OccurrenceKind) {
+        let name = self.instances[instance].settings().name.clone();
+        // Whoever does not listen must not delay an advertisement.
+        let _ = self.outlet.occurrences.try_send(Occurrence { instance, name, kind });
+    }
+
+    fn tell_status(&self) {
+        let status =
+            self.instances.iter().zip(&self.slots).map(|(instance, slot)| InstanceStatus {
+                name: instance.settings().name.clone(),
+                interface: slot.interface().to_owned(),
+                state: instance.state(),
+                effective_priority: instance.effective_priority(),
+                master: instance.heard_master().map(|(address, _)| address),
+                counters: *instance.counters(),
+            });
+        self.outlet.status.send_replace(status.collect());
+    }
+}
