@@ -15,7 +15,6 @@ mod order;
 mod refusal_table;
 mod refusals;
 mod resync;
-mod resync_speed;
 mod split_brain;
 mod takeover;
 mod tools;
