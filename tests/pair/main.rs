@@ -14,6 +14,7 @@ mod kills;
 mod order;
 mod refusal_table;
 mod refusals;
+mod resize;
 mod resync;
 mod split_brain;
 mod takeover;
