@@ -30,6 +30,9 @@ const LOG_SLOTS_MAX: u32 = 7 * 919;
 /// A frozen Primary asks its witness this often: the question takes up to 3 s.
 const FENCE_AGAIN_MS: u64 = 2000;
 
+/// From noticing that the peer is gone to the witness's answer.
+const NOTICE_MARGIN_MS: u64 = 1000;
+
 /// What is needed to start a resource.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
@@ -208,7 +211,11 @@ fn takeover(view: &NodeView) -> Result<Takeover, Outcome> {
             let cluster = Cluster::new(&view.resource, me, peer).map_err(|error| {
                 Outcome::failed(exit::FAILURE, format!("takeover witness: {error}"))
             })?;
-            Takeover::Witness(Witness { address: address.clone(), cluster, node: me.clone() })
+            let witness = Witness { address: address.clone(), cluster, node: me.clone() };
+            let ping_ms = u64::from(view.net.ping_int_s) * 1000;
+            let answer_ms = u64::from(view.net.ping_timeout) * 100;
+            let notice = Duration::from_millis(ping_ms + answer_ms + NOTICE_MARGIN_MS);
+            Takeover::Witness { witness, notice }
         }
     })
 }

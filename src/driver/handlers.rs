@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::process::{ExitStatus, Stdio};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -60,18 +60,20 @@ pub(super) struct Handlers {
     inbox: UnboundedReceiver<(HandlerRunId, HandlerOutcome)>,
     /// Counts the times that both nodes came in sync, or ceased to be.
     sync_turns: Rc<Cell<u64>>,
+    /// When this node took part again.
+    started: Instant,
 }
 
 impl Handlers {
     pub(super) fn new(resource: &str, plan: HandlerPlan) -> Self {
         let (ended, inbox) = unbounded_channel();
-        let sync_turns = Rc::default();
-        Self { resource: resource.to_owned(), plan, ended, inbox, sync_turns }
+        let resource = resource.to_owned();
+        Self { resource, plan, ended, inbox, sync_turns: Rc::default(), started: Instant::now() }
     }
 
     /// The states of the pair changed: a grant is given back while both are in sync, and not later.
     pub(super) fn state_changed(&self, old: &State, new: &State) {
-        let Takeover::Witness(witness) = &self.plan.takeover else { return };
+        let Takeover::Witness { witness, .. } = &self.plan.takeover else { return };
         let (was, is) = (takeover::is_in_sync(old), takeover::is_in_sync(new));
         if was != is {
             self.sync_turns.set(self.sync_turns.get() + 1);
@@ -88,8 +90,9 @@ impl Handlers {
         let ended = self.ended.clone();
         if handler == Handler::FencePeer && self.plan.takeover != Takeover::Both {
             let (takeover, resource) = (self.plan.takeover.clone(), self.resource.clone());
+            let started = self.started;
             tokio::task::spawn_local(async move {
-                let outcome = takeover::fence(takeover, &resource, state).await;
+                let outcome = takeover::fence(takeover, &resource, state, started).await;
                 let _ = ended.send((run, outcome));
             });
             return;

@@ -11,7 +11,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use twinblk_proto::state::{ConnectionState, DiskState, Role, State};
 
@@ -31,7 +31,11 @@ pub enum Takeover {
     #[default]
     Both,
     FavourPrimary,
-    Witness(Witness),
+    Witness {
+        witness: Witness,
+        /// How long the peer may take to notice that this node went down.
+        notice: Duration,
+    },
 }
 
 /// Both have everything: neither needs to go on alone.
@@ -42,7 +46,15 @@ pub(super) fn is_in_sync(state: &State) -> bool {
 }
 
 /// May this node go on? `state` is that of the moment when it lost its peer, or was to be promoted.
-pub(super) async fn fence(takeover: Takeover, resource: &str, state: State) -> HandlerOutcome {
+///
+/// A node that has just come back does not ask: what was in its disk's cache may be lost, a Primary that
+/// has it all may not have noticed yet, and the first to ask is the one that goes on.
+pub(super) async fn fence(
+    takeover: Takeover,
+    resource: &str,
+    state: State,
+    started: Instant,
+) -> HandlerOutcome {
     match takeover {
         Takeover::Both => HandlerOutcome::Denied("no takeover policy".to_owned()),
         Takeover::FavourPrimary if state.role == Role::Primary => HandlerOutcome::Exited(4),
@@ -50,10 +62,19 @@ pub(super) async fn fence(takeover: Takeover, resource: &str, state: State) -> H
             "takeover favour-primary: the peer is not seen and may be Primary".to_owned(),
         ),
         // Half of the data must not keep the other node from going on with all of it.
-        Takeover::Witness(_) if state.disk < DiskState::Consistent => HandlerOutcome::Denied(
+        Takeover::Witness { .. } if state.disk < DiskState::Consistent => HandlerOutcome::Denied(
             format!("the witness is not asked: the own disk is only {}", state.disk),
         ),
-        Takeover::Witness(witness) => match witness.ask().await {
+        Takeover::Witness { notice, .. }
+            if state.role == Role::Secondary && started.elapsed() < notice =>
+        {
+            let seconds = (notice - started.elapsed()).as_secs() + 1;
+            HandlerOutcome::Denied(format!(
+                "this node has just started, the peer may not have noticed that it was gone: the \
+                 witness is asked in {seconds} s at the earliest"
+            ))
+        }
+        Takeover::Witness { witness, .. } => match witness.ask().await {
             Ok(Answer::Granted { epoch }) => {
                 let address = witness.address;
                 tracing::info!(resource, epoch, "witness {address}: this node may go on alone");

@@ -7,7 +7,7 @@ use super::message::Answer;
 /// What is known of one pair.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Entry {
+pub struct Entry {
     /// Number of the newest grant; 0 before the first.
     pub epoch: u64,
     pub holder: Option<String>,

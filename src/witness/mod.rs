@@ -15,7 +15,7 @@
 //! back" of an older one changes nothing.
 
 pub mod client;
-mod ledger;
+pub mod ledger;
 pub mod message;
 pub mod server;
 pub mod store;

@@ -142,7 +142,18 @@ fn with_a_witness_the_survivor_goes_on() {
     pair.bob.kill();
     pair.alice.start();
     pair.alice.succeed(&["up", RESOURCE]);
-    let (code, text) = pair.alice.refused(&["primary", RESOURCE]);
+    // Not at once: bob might be there and not have noticed.
+    let (_, text) = pair.alice.refused(&["primary", RESOURCE]);
+    assert!(text.contains("this node has just started"), "{text}");
+    let limit = Instant::now() + LIMIT;
+    let (code, text) = loop {
+        let refused = pair.alice.refused(&["primary", RESOURCE]);
+        if !refused.1.contains("this node has just started") {
+            break refused;
+        }
+        assert!(Instant::now() < limit, "{refused:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    };
     assert_eq!(code, 17, "{text}");
     assert!(text.contains("the peer is Primary"), "{text}");
 

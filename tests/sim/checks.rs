@@ -85,6 +85,7 @@ impl<E: Subject> World<E> {
         self.nodes[node].seen = state;
         if seen.role == Role::Primary && state.role != Role::Primary {
             self.nodes[node].promotion_due = false;
+            self.witness.replaced[node] = None;
             self.oracle.demoted_cleanly = true;
         }
         if is_target(&state) {
@@ -174,7 +175,13 @@ impl<E: Subject> World<E> {
         } else if peer_is_primary || local && !self.may_be_promoted(node) {
             self.note(node, format_args!("goes its own way"));
             let stonith = self.swarm.settings.fencing == FencingPolicy::ResourceAndStonith;
-            let stale = peer_is_primary || !self.claims_newest(node);
+            // A witness does not switch the other off: it may be Primary for as long as it does not
+            // notice, and answers no write that comes from now on.
+            let beside = peer_is_primary && !self.swarm.witness;
+            let stale = beside || !self.claims_newest(node);
+            if peer_is_primary {
+                self.witness.replaced[1 - node] = Some(self.last_request);
+            }
             if stonith && stale && !self.nodes[node].forced {
                 let text = format!("node {node} was promoted beside the other, past the fence");
                 return self.violate(Invariant::I5, text);

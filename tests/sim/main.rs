@@ -7,7 +7,7 @@
 //! | [`world`], [`perform`], [`requests`] | the cluster, its agenda, and what effects do |
 //! | [`node`], [`medium`], [`metadata`], [`slab`] | one machine and its disk |
 //! | [`link`] | the network |
-//! | [`workload`], [`operator`], [`faults`], [`maintenance`] | who acts, by the mixture of [`swarm`] |
+//! | [`workload`], [`operator`], [`faults`], [`maintenance`], [`witness`] | who acts, by the mixture of [`swarm`] |
 //! | [`oracle`], [`checks`] | what must hold |
 //! | [`sabotage`] | planted bugs that must be found |
 //! | [`run`], [`seeds`] | one seed from beginning to end; many |
@@ -41,5 +41,6 @@ mod slab;
 mod stamp;
 mod subject;
 mod swarm;
+mod witness;
 mod workload;
 mod world;

@@ -78,12 +78,26 @@ impl<E: Subject> World<E> {
         for node in 0..2 {
             self.keep_configured(node);
         }
+        self.demote_replaced();
         self.resolve_split_brain();
         self.move_role();
         self.fill_vacancy();
         self.grow_tick();
         let pause_us = self.operator.random.between(50_000, 400_000);
         self.agenda.add(self.now_us + pause_us, Item::OperatorTick);
+    }
+
+    /// A Primary that its witness keeps frozen, beside the one that went on: what waits in it fails.
+    fn demote_replaced(&mut self) {
+        for node in 0..2 {
+            let replaced =
+                self.witness.replaced[node].is_some() && self.nodes[1 - node].is_primary();
+            let frozen =
+                self.nodes[node].is_running() && self.nodes[node].state().suspended_fencing;
+            if self.operator.calm && replaced && frozen && !self.is_asked(node) {
+                self.ask(node, Verb::Secondary { force: true });
+            }
+        }
     }
 
     pub fn ask(&mut self, node: usize, verb: Verb) {

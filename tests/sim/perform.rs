@@ -123,7 +123,7 @@ impl<E: Subject> World<E> {
             Effect::ClearTimer(timer) => {
                 self.nodes[node].timers.remove(&timer);
             }
-            Effect::StateChanged { .. } => {}
+            Effect::StateChanged { old, new, .. } => self.witness_sees_state(node, &old, &new),
             Effect::RunHandler { run, handler } => self.run_handler(node, run, handler),
         }
     }

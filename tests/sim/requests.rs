@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use twinblk::engine::effect::ClientError;
 use twinblk::engine::event::{ClientOperation, Event, PayloadId, RequestId};
+use twinblk_proto::state::ConnectionState;
 use twinblk_proto::units::SectorRange;
 
 use crate::node::Crash;
@@ -143,6 +144,12 @@ impl<E: Subject> World<E> {
         pending: &Pending,
         result: Result<Option<Content>, ClientError>,
     ) {
+        let replaced = self.witness.replaced[node].is_some_and(|last| request.0 > last);
+        let alone = self.nodes[node].state().connection < ConnectionState::Connected;
+        if self.swarm.witness && replaced && alone && pending.write > 0 && result.is_ok() {
+            let text = format!("node {node} was replaced, and answers a write that came later");
+            return self.violate(Invariant::I5, text);
+        }
         let reply = match result {
             Err(error) => {
                 if pending.write > 0 {

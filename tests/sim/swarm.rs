@@ -18,6 +18,9 @@ pub const SLOW: u64 = 1_000_000;
 
 /// Seeds in which the disks, and then the device, grow.
 pub const FIRST_GROWING: u64 = 5_000_000;
+/// Seeds of pairs with a witness (DESIGN.md 6).
+pub const FIRST_WITNESSED: u64 = 6_000_000;
+pub const WITNESSED: u64 = 1_000_000;
 pub const GROWING: u64 = 1_000_000;
 
 /// Both disks become larger at some time, and then the device is to.
@@ -144,6 +147,8 @@ pub struct Swarm {
     pub plants: bool,
     /// Actors of the world act by themselves; off in scenarios.
     pub actors: bool,
+    /// fence-peer is a question to a witness.
+    pub witness: bool,
     /// Longest that healing may take after the faults.
     pub healing_ms: u64,
 }
@@ -194,6 +199,7 @@ impl Swarm {
             growth: None,
             plants: false,
             actors: false,
+            witness: false,
             healing_ms: HEALING_MS,
         }
     }
@@ -261,6 +267,15 @@ impl Swarm {
             draw_policies(&mut settings, seed);
         }
         draw_pace(&mut settings, seed);
+        let witness = (FIRST_WITNESSED..FIRST_WITNESSED + WITNESSED).contains(&seed);
+        if witness {
+            settings.fencing = FencingPolicy::ResourceAndStonith;
+            settings.fence_again_ms = 2000;
+            settings.handlers = [Handler::FencePeer].into_iter().collect();
+            if settings.protocol == ReplicationProtocol::A {
+                settings.protocol = ReplicationProtocol::C;
+            }
+        }
         let faults_ms = random.between(5_000, 60_000);
         let clients = random.between(1, 3);
         let requests = random.between(300, 2000);
@@ -300,7 +315,12 @@ impl Swarm {
             settings,
             device_sectors,
             beginning: if random.percent(20) { Beginning::Created } else { Beginning::InSync },
-            promotion: if random.percent(20) { Promotion::Unfenced } else { Promotion::Fenced },
+            promotion: if random.percent(20) || witness {
+                // Nobody but the witness keeps the nodes from going on both.
+                Promotion::Unfenced
+            } else {
+                Promotion::Fenced
+            },
             batched: random.percent(50),
             disk: DiskQuality {
                 latency_us: if slow_disk { random.between(500, 8_000) } else { 40 },
@@ -336,6 +356,7 @@ impl Swarm {
             growth,
             plants,
             actors: true,
+            witness,
             healing_ms: HEALING_MS,
         };
         if let (Some(growth), Beginning::Created) = (&mut swarm.growth, swarm.beginning) {

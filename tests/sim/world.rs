@@ -22,6 +22,7 @@ use crate::requests::{Pending, Reply};
 use crate::sabotage::Sabotage;
 use crate::subject::Subject;
 use crate::swarm::{Beginning, Swarm};
+use crate::witness::{Step, Witness};
 use crate::workload::Clients;
 
 /// Something that will happen.
@@ -40,6 +41,7 @@ pub enum Item {
     SendTimeout { session: u64, from: usize, socket: Socket, epoch: u64 },
     ClientTick { client: usize },
     HandlerEnds { node: usize, incarnation: u64, run: HandlerRunId, outcome: HandlerOutcome },
+    Witness { node: usize, incarnation: u64, step: Step },
     OperatorTick,
     FaultTick,
     Heal { from: usize, socket: Socket, number: u64 },
@@ -73,6 +75,7 @@ pub struct World<E> {
     pub operator: Operator,
     pub faults: Faults,
     pub programs: Programs,
+    pub witness: Witness,
     pub disk_random: Random,
     pub link_random: Random,
     pub crash_random: Random,
@@ -119,6 +122,7 @@ impl<E: Subject> World<E> {
             operator: Operator::new(seed, &swarm),
             faults: Faults::new(seed, &swarm),
             programs: Programs::new(seed),
+            witness: Witness::new(seed),
             disk_random: Random::new(seed, Stream::Disk, 0),
             link_random: Random::new(seed, Stream::Link, 0),
             crash_random: Random::new(seed, Stream::Crash, 0),
@@ -245,6 +249,9 @@ impl<E: Subject> World<E> {
                 }
             }
             Item::ClientTick { client } => self.client_tick(client),
+            Item::Witness { node, incarnation, step } => {
+                self.witness_step(node, incarnation, step);
+            }
             Item::OperatorTick => self.operator_tick(),
             Item::FaultTick => self.fault_tick(),
             Item::Heal { from, socket, number } => {
@@ -271,6 +278,8 @@ impl<E: Subject> World<E> {
         self.note(node, format_args!("starts"));
         let settings = self.swarm.settings.clone();
         self.nodes[node].start(settings);
+        self.witness.started_us[node] = self.now_us;
+        self.witness.replaced[node] = None;
     }
 
     /// An event for the node's engine: it waits in the inbox until the driver's loop comes round.
