@@ -90,9 +90,9 @@ impl Handlers {
         let ended = self.ended.clone();
         if handler == Handler::FencePeer && self.plan.takeover != Takeover::Both {
             let (takeover, resource) = (self.plan.takeover.clone(), self.resource.clone());
-            let started = self.started;
+            let alone_since = (self.sync_turns.get() == 0).then_some(self.started);
             tokio::task::spawn_local(async move {
-                let outcome = takeover::fence(takeover, &resource, state, started).await;
+                let outcome = takeover::fence(takeover, &resource, state, alone_since).await;
                 let _ = ended.send((run, outcome));
             });
             return;

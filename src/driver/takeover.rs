@@ -47,13 +47,13 @@ pub(super) fn is_in_sync(state: &State) -> bool {
 
 /// May this node go on? `state` is that of the moment when it lost its peer, or was to be promoted.
 ///
-/// A node that has just come back does not ask: what was in its disk's cache may be lost, a Primary that
+/// A node that has just come back (`alone_since`, unless it was in sync since) does not ask: what was in its disk's cache may be lost, a Primary that
 /// has it all may not have noticed yet, and the first to ask is the one that goes on.
 pub(super) async fn fence(
     takeover: Takeover,
     resource: &str,
     state: State,
-    started: Instant,
+    alone_since: Option<Instant>,
 ) -> HandlerOutcome {
     match takeover {
         Takeover::Both => HandlerOutcome::Denied("no takeover policy".to_owned()),
@@ -66,9 +66,11 @@ pub(super) async fn fence(
             format!("the witness is not asked: the own disk is only {}", state.disk),
         ),
         Takeover::Witness { notice, .. }
-            if state.role == Role::Secondary && started.elapsed() < notice =>
+            if state.role == Role::Secondary
+                && alone_since.is_some_and(|since| since.elapsed() < notice) =>
         {
-            let seconds = (notice - started.elapsed()).as_secs() + 1;
+            let waited = alone_since.map_or(notice, |since| since.elapsed());
+            let seconds = notice.saturating_sub(waited).as_secs() + 1;
             HandlerOutcome::Denied(format!(
                 "this node has just started, the peer may not have noticed that it was gone: the \
                  witness is asked in {seconds} s at the earliest"

@@ -45,6 +45,8 @@ pub struct Witness {
     /// Changes of each node between being in sync and not.
     turns: [u64; 2],
     pub started_us: [u64; 2],
+    /// Was in sync with its peer since it started.
+    pub met: [bool; 2],
     /// The other was promoted beside this Primary, when this was the last request.
     pub replaced: [Option<u64>; 2],
 }
@@ -57,6 +59,7 @@ impl Witness {
             entry: Entry::default(),
             turns: [0; 2],
             started_us: [0; 2],
+            met: [false; 2],
             replaced: [None; 2],
         }
     }
@@ -69,7 +72,7 @@ fn is_in_sync(state: &State) -> bool {
 }
 
 impl<E: Subject> World<E> {
-    fn to_or_from_witness(&mut self, node: usize, step: Step) {
+    fn send_to_witness(&mut self, node: usize, step: Step) {
         let delay_us = self.witness.random.skewed(200, 2_000_000);
         let incarnation = self.nodes[node].incarnation;
         self.agenda.add(self.now_us + delay_us, Item::Witness { node, incarnation, step });
@@ -83,12 +86,12 @@ impl<E: Subject> World<E> {
             return self.answer_asked(node, run, HandlerOutcome::Denied(why), 0);
         }
         let state = self.nodes[node].state();
-        if state.role == Role::Secondary && self.now_us < self.witness.started_us[node] + NOTICE_US
-        {
+        let fresh = self.now_us < self.witness.started_us[node] + NOTICE_US;
+        if state.role == Role::Secondary && fresh && !self.witness.met[node] {
             let why = "this node has just started".to_owned();
             return self.answer_asked(node, run, HandlerOutcome::Denied(why), 0);
         }
-        self.to_or_from_witness(node, Step::Ask { run });
+        self.send_to_witness(node, Step::Ask { run });
     }
 
     fn answer_asked(
@@ -109,10 +112,11 @@ impl<E: Subject> World<E> {
             return;
         }
         self.witness.turns[node] += 1;
+        self.witness.met[node] = true;
         if is {
             // A second look finds what an earlier question was granted late.
             let turn = self.witness.turns[node];
-            self.to_or_from_witness(node, Step::Look { turn });
+            self.send_to_witness(node, Step::Look { turn });
             let incarnation = self.nodes[node].incarnation;
             let item = Item::Witness { node, incarnation, step: Step::Look { turn } };
             self.agenda.add(self.now_us + 10_000_000, item);
@@ -147,19 +151,19 @@ impl<E: Subject> World<E> {
             Step::Look { turn } if away => {
                 // The node looks again later.
                 if same && self.witness.turns[node] == turn {
-                    self.to_or_from_witness(node, step);
+                    self.send_to_witness(node, step);
                 }
             }
             Step::Look { turn } => {
                 if let Answer::State { epoch, holder: Some(holder) } = self.witness.entry.state()
                     && holder == NAMES[node]
                 {
-                    self.to_or_from_witness(node, Step::Told { turn, epoch });
+                    self.send_to_witness(node, Step::Told { turn, epoch });
                 }
             }
             Step::Told { turn, epoch } => {
                 if same && self.witness.turns[node] == turn {
-                    self.to_or_from_witness(node, Step::Release { epoch });
+                    self.send_to_witness(node, Step::Release { epoch });
                 }
             }
             Step::Release { epoch } => {

@@ -279,6 +279,7 @@ impl<E: Subject> World<E> {
         let settings = self.swarm.settings.clone();
         self.nodes[node].start(settings);
         self.witness.started_us[node] = self.now_us;
+        self.witness.met[node] = false;
         self.witness.replaced[node] = None;
     }
 
