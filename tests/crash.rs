@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use twinblk::meta::{
-    self, CreateOptions, Flags, LogShape, MemoryStorage, MetaError, MetadataWriter, OpenOptions,
-    PAGE_WORDS, Placement, Record, Storage, Superblock, Write,
+    self, Clipped, CreateOptions, Flags, LogShape, MemoryStorage, MetaError, MetadataWriter,
+    OpenOptions, PAGE_WORDS, Placement, Record, Storage, Superblock, Write,
 };
 
 const PLACE: Placement = Placement::Internal;
@@ -317,6 +317,52 @@ fn a_crash_while_all_bits_are_set_repeats_that() {
             assert!(!opened.superblock.record.flags.contains(Flags::FULL_SYNC));
         },
     );
+}
+
+/// The device grew and its metadata moves to the new end, where something else was before. Whenever
+/// the power goes, the disk opens with all that it knew, in either place.
+#[test]
+fn a_crash_while_metadata_moves_loses_nothing() {
+    for stripes in [1, 2] {
+        let mut node = Node::new(LogShape { stripes, stripe_blocks: 8 / stripes * 2 });
+        let hot = [(0, 3), (2, 90), (5, 126)];
+        node.promote().and_then(|()| node.activate(&hot, true)).expect("in order");
+        node.activate(&[(0, 40)], true).expect("the page of extent 3 is written");
+        let mut before = node.disk.clone();
+        let known = open(&mut before.clone(), SLOTS).expect("opens").bitmap_words;
+        let size = SIZE + (1 << 20);
+        before.resize(size);
+        before.preset(SIZE, &vec![0xA5; 1 << 20]);
+        let stale = {
+            let mut other = MemoryStorage::new(size);
+            meta::create(size, &mut other, PLACE, &CreateOptions::default()).expect("blank")
+        };
+        before.preset(size - 4096, &stale.encode()[..]);
+        let mut places = [0; 2];
+        crash_everywhere(
+            &before,
+            |disk| meta::grow(disk, &node.writer, size, 0).is_ok(),
+            |mut image, completed| {
+                let used = meta::find_internal(&mut image, Some(SIZE));
+                places[usize::from(used == size)] += 1;
+                assert!(used == size || !completed);
+                meta::wipe_stale_end(&mut image, used).expect("in memory");
+                let options = OpenOptions { log_slots: SLOTS, ..OpenOptions::default() };
+                let opened = meta::open(used, &mut Clipped::new(&mut image, used), PLACE, &options)
+                    .expect("opens");
+                assert_eq!(opened.superblock.record, node.acknowledged);
+                assert_eq!(opened.full_sync, None);
+                let (old, new) = opened.bitmap_words.split_at(known.len());
+                assert!(old == known, "the same bits are set");
+                assert!(new.iter().all(|&word| word == 0));
+                // Nobody remembers: the end is all that is left.
+                assert_eq!(meta::find_internal(&mut image, None), size);
+                let at_end = meta::read_superblock(size, &mut image, PLACE);
+                assert_eq!(at_end.is_ok(), used == size, "nothing stale is found");
+            },
+        );
+        assert!(places.iter().all(|&count| count > 0), "{places:?}");
+    }
 }
 
 /// The old generation never meets the new, empty bitmap.

@@ -158,6 +158,12 @@ pub struct Sizes {
     pub limits: Option<QueueLimits>,
 }
 
+/// Flags of `P_SIZES`.
+pub mod sizes_flags {
+    /// What has grown counts as equal.
+    pub const NO_RESYNC: u16 = 2;
+}
+
 /// Flags of `P_UUIDS`.
 pub mod uuid_flags {
     pub const DISCARD_MY_DATA: u64 = 1;

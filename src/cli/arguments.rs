@@ -189,6 +189,20 @@ pub(super) enum Verb {
     Cstate(Resources),
     /// Show the disk states of this node and the peer
     Dstate(Resources),
+    /// Use what the backing disks have grown by, or change the size
+    Resize {
+        /// The new size [default: as configured, else as large as both disks allow]
+        #[arg(long, value_name = "SIZE", value_parser = sector)]
+        size: Option<u64>,
+        /// Without a connection: the peer's disk is large enough
+        #[arg(long)]
+        assume_peer_has_space: bool,
+        /// Do not resync what is new
+        #[arg(long)]
+        assume_clean: bool,
+        #[command(flatten)]
+        on: Resources,
+    },
     /// Compare both disks; without --start it goes on where an interrupted verify was
     Verify {
         /// First sector to compare

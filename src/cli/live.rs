@@ -56,6 +56,12 @@ fn request(verb: &Verb) -> Option<(&'static str, &[String], Command)> {
             let (start, stop, repair, from) = (*start, *stop, *repair, from.clone());
             ("verify", &on.resources, Command::Verify { start, stop, repair, from })
         }
+        Verb::Resize { size, assume_peer_has_space, assume_clean, on } => {
+            let (sectors, assume_clean) = (*size, *assume_clean);
+            let assume_peer_has_space = *assume_peer_has_space;
+            let command = Command::Resize { sectors, assume_peer_has_space, assume_clean };
+            ("resize", &on.resources, command)
+        }
         Verb::PauseSync(on) => ("pause-sync", &on.resources, Command::PauseSync),
         Verb::ResumeSync(on) => ("resume-sync", &on.resources, Command::ResumeSync),
         Verb::WaitConnect(on) => ("wait-connect", &on.resources, Command::WaitConnect),

@@ -17,6 +17,7 @@ use super::{Context, gi, live};
 use crate::config::{Config, MetaDiskPlace, NodeView};
 use crate::control::Outcome;
 use crate::control::outcome::exit;
+use crate::driver::SizeNote;
 use crate::meta::{
     self, CreateOptions, ExistingData, Layout, LogShape, MetaError, Obstacle, Placement, Storage,
 };
@@ -97,7 +98,9 @@ enum Access {
 /// The metadata of a resource, open for this process alone.
 struct Disk<'a> {
     view: &'a NodeView,
-    storage: File,
+    storage: meta::Clipped<File>,
+    /// Where internal metadata is, if the device grew since it was last used.
+    size_note: SizeNote,
     /// Where the metadata is.
     path: PathBuf,
     placement: Placement,
@@ -131,8 +134,35 @@ impl<'a> Disk<'a> {
             };
             (storage, Some(data))
         };
-        let data_bytes = data.as_ref().unwrap_or(&storage).size();
-        Ok(Self { view, storage, path: path.clone(), placement, data_bytes, _data: data })
+        let size_note = SizeNote::of(&context.run_dir, &view.resource);
+        let mut storage = storage;
+        let size = match placement {
+            Placement::Internal => meta::find_internal(&mut storage, size_note.read(data_path)),
+            Placement::FlexibleExternal | Placement::Indexed(_) => storage.size(),
+        };
+        let data_bytes = data.as_ref().map_or(size, Storage::size);
+        let storage = meta::Clipped::new(storage, size);
+        let path = path.clone();
+        Ok(Self { view, storage, size_note, path, placement, data_bytes, _data: data })
+    }
+
+    /// New metadata belongs to the end that the device has now. Returns the one that it had.
+    fn use_whole(&mut self) -> u64 {
+        let former = self.storage.size();
+        if self.placement == Placement::Internal {
+            self.storage.unclip();
+            self.data_bytes = self.storage.size();
+        }
+        former
+    }
+
+    /// New metadata is in place: what an earlier end has must not be found any more.
+    fn forget_end(&mut self, former: u64) -> Result<(), MetaError> {
+        if former < self.storage.size() {
+            meta::wipe(&mut meta::Clipped::new(&mut self.storage, former), self.placement)?;
+        }
+        let removed = self.size_note.remove();
+        removed.map_err(|source| MetaError::Io { action: "forget the size", offset: 0, source })
     }
 
     fn superblock(&mut self, context: &Context) -> Result<(meta::Superblock, Layout), Outcome> {
@@ -251,6 +281,7 @@ fn create(
     output: &mut Output,
 ) -> Result<(), Outcome> {
     let mut disk = Disk::open(context, view, Access::Write)?;
+    let former = disk.use_whole();
     let layout =
         Layout::for_new(disk.placement, disk.data_bytes, disk.storage.size(), LogShape::default())
             .map_err(|error| disk.failed(context, &error))?;
@@ -274,7 +305,7 @@ fn create(
         options.force = true;
         created = meta::create(disk.data_bytes, &mut disk.storage, disk.placement, &options);
     }
-    created.map_err(|error| disk.failed(context, &error))?;
+    created.and_then(|_| disk.forget_end(former)).map_err(|error| disk.failed(context, &error))?;
     let bitmap_kib = layout.usable_sectors.div_ceil(8).div_ceil(8 * 4096) * 4;
     output.text(&format!(
         "initializing activity log\n\

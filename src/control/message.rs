@@ -83,6 +83,16 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         from: Option<String>,
     },
+    /// Use what the backing disks have grown by, or change the size.
+    Resize {
+        /// Absent: as configured. 0: as large as both disks allow.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sectors: Option<u64>,
+        #[serde(default)]
+        assume_peer_has_space: bool,
+        #[serde(default)]
+        assume_clean: bool,
+    },
     /// Make a changed configuration count; up where something is missing.
     Adjust,
     /// Hold a resync on.

@@ -175,6 +175,12 @@ impl Manager {
         }
     }
 
+    /// `size` as the configuration says it now; 0: as large as both disks allow.
+    fn configured_sectors(&self, name: &str) -> Result<u64, Outcome> {
+        let plan = translate::plan(&self.options, name, self.polling)?;
+        Ok(plan.setup.engine.user_sectors)
+    }
+
     /// Makes the configuration as it is now count for a resource that is up.
     async fn adjust(&self, name: &str) -> Outcome {
         let Some(running) = self.find(name) else { return self.up(name).await };
@@ -464,6 +470,17 @@ impl Handler for Desk {
                     },
                 };
                 Verb::Verify { start, stop, repair }
+            }
+            Command::Resize { sectors, assume_peer_has_space, assume_clean } => {
+                let sectors = match sectors {
+                    Some(sectors) => sectors,
+                    None => match manager.configured_sectors(name) {
+                        Ok(sectors) => sectors,
+                        Err(outcome) => return outcome,
+                    },
+                };
+                let sectors = Some(sectors);
+                Verb::Resize { sectors, assume_peer_has_space, assume_clean }
             }
             Command::PauseSync => Verb::PauseSync,
             Command::ResumeSync => Verb::ResumeSync,

@@ -12,7 +12,7 @@ use crate::config::{self, NodeView};
 use crate::control::Outcome;
 use crate::control::outcome::exit;
 use crate::disk::{BackendChoice, DirectIo, DiskOptions, Sharing};
-use crate::driver::{BackingPlace, HandlerPlan, ResourceSetup};
+use crate::driver::{BackingPlace, HandlerPlan, ResourceSetup, SizeNote};
 use crate::engine::event::{
     FencingPolicy, IoErrorPolicy, NoDataPolicy, RoleConflictPolicy, Settings,
 };
@@ -54,7 +54,10 @@ pub(super) fn plan(options: &DaemonOptions, name: &str, polling: bool) -> Result
         name: name.to_owned(),
         engine: Settings { handlers: handlers.configured(), ..engine_settings(&view) },
         link,
-        backing: backing_place(&view),
+        backing: BackingPlace {
+            size_note: Some(SizeNote::of(&options.run_dir, name)),
+            ..backing_place(&view)
+        },
         handlers,
         peer_host: view.peer.host.clone(),
         peer_uris: uris(name, &view.peer.nbd.listen, None),
@@ -236,5 +239,6 @@ fn backing_place(view: &NodeView) -> BackingPlace {
         metadata,
         placement,
         options: DiskOptions { backend, direct: DirectIo::Auto, sharing: Sharing::Exclusive },
+        size_note: None,
     }
 }

@@ -148,6 +148,11 @@ impl Disk {
         self.device.size_bytes
     }
 
+    /// The backing store was found to have another size.
+    pub fn set_size_bytes(&mut self, size_bytes: u64) {
+        self.device.size_bytes = size_bytes;
+    }
+
     pub fn logical_block_bytes(&self) -> u32 {
         self.device.logical_block_bytes
     }

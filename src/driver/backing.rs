@@ -53,6 +53,12 @@ pub(super) struct Lane {
     waiting: VecDeque<(DiskOpId, Vec<MetadataWrite>)>,
 }
 
+impl Lane {
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy || !self.waiting.is_empty()
+    }
+}
+
 const SUPERBLOCK: usize = 0;
 const ACTIVITY_LOG: usize = 1;
 const BITMAP: usize = 2;

@@ -19,6 +19,7 @@ fn place(data: &Path) -> BackingPlace {
         metadata: None,
         placement: Placement::Internal,
         options: DiskOptions::default(),
+        size_note: None,
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 use super::backing::{Backing, failure};
+use super::size_note::SizeNote;
 use super::slab::Slab;
 use crate::buffer::BufferPool;
 use crate::disk::{Disk, DiskError, DiskOptions, Sharing};
@@ -22,6 +23,8 @@ pub struct BackingPlace {
     pub metadata: Option<PathBuf>,
     pub placement: Placement,
     pub options: DiskOptions,
+    /// Tells where internal metadata is on a disk that grew meanwhile.
+    pub size_note: Option<SizeNote>,
 }
 
 /// Opens the disk for this process alone. `log_slots`: what the engine uses of the activity log.
@@ -50,12 +53,11 @@ pub(super) fn open(
     };
     let open_file = |path| OpenOptions::new().read(true).write(true).open(path);
     let file = open_file(&place.data).map_err(|error| failure(&error))?;
-    let mut storage: File = match &place.metadata {
+    let storage: File = match &place.metadata {
         Some(path) => open_file(path).map_err(|error| failure(&error))?,
         None => file.try_clone().map_err(|error| failure(&error))?,
     };
-    let options = meta::OpenOptions { log_slots, ..meta::OpenOptions::default() };
-    let opened = meta::open(data.size_bytes(), &mut storage, place.placement, &options)
+    let opened = open_metadata(resource, place, data.size_bytes(), storage, log_slots)
         .map_err(|error| metadata_failed(resource, place, &error))?;
     if u32::from(opened.writer.slot_count()) < log_slots {
         return Err(DiskFailure {
@@ -87,6 +89,40 @@ pub(super) fn open(
         completed: Vec::new(),
     };
     Ok((backing, attached))
+}
+
+/// Of a disk that grew while nobody used it, internal metadata is at its old end, and the disk is
+/// used as far as that until `resize`.
+fn open_metadata(
+    resource: &str,
+    place: &BackingPlace,
+    data_bytes: u64,
+    mut storage: File,
+    log_slots: u32,
+) -> Result<meta::Opened, MetaError> {
+    let options = meta::OpenOptions { log_slots, ..meta::OpenOptions::default() };
+    if place.placement != Placement::Internal {
+        return meta::open(data_bytes, &mut storage, place.placement, &options);
+    }
+    let remembered = place.size_note.as_ref().and_then(|note| note.read(&place.data));
+    let mut whole = meta::Clipped::new(storage, data_bytes);
+    let used_bytes = meta::find_internal(&mut whole, remembered);
+    meta::wipe_stale_end(&mut whole, used_bytes)?;
+    let mut used = meta::Clipped::new(whole, used_bytes);
+    let opened = meta::open(used_bytes, &mut used, Placement::Internal, &options)?;
+    if used_bytes < data_bytes {
+        tracing::warn!(
+            resource,
+            used_bytes,
+            data_bytes,
+            "the disk grew: used as before until `twinblk resize {resource}`"
+        );
+    } else if let Some(note) = &place.size_note
+        && let Err(error) = note.write(&place.data, data_bytes)
+    {
+        tracing::warn!(resource, %error, "cannot note the size of the disk: grow it only in use");
+    }
+    Ok(opened)
 }
 
 fn report(resource: &str, opened: &meta::Opened) {

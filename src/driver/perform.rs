@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use super::backing::{Backing, held};
+use super::growing::{self, Grown};
 use super::open;
 use super::run::Driver;
 use super::snapshot::{ClientSnapshot, Snapshot};
 use crate::disk::Disk;
 use crate::engine::effect::{Effect, Examination, NoteLevel, Refusal};
-use crate::engine::event::{DiskFailure, Event, Finding, PayloadId, Time};
+use crate::engine::event::{DiskFailure, Event, Finding, GrowFailure, PayloadId, Time};
 
 /// "Device is held open by someone" (behaviour.md 1.5): the one refusal of which the driver knows
 /// more than the engine.
@@ -40,6 +41,18 @@ impl Driver {
                 }
             },
             Effect::OpenDisk => self.open_wanted = Some(now),
+            Effect::GrowDisk { wanted_sectors } => match &self.backing {
+                Some(backing) => {
+                    assert!(!backing.is_writing_metadata(), "metadata is at rest while it moves");
+                    let setup = &self.setup;
+                    self.growing =
+                        Some(growing::begin(&setup.name, &setup.backing, backing, wanted_sectors));
+                }
+                None => {
+                    let failure = GrowFailure::Unchanged("the disk is detached".to_owned());
+                    self.followups.push_back(Event::DiskGrown(Err(failure)));
+                }
+            },
             Effect::CloseDisk => {
                 if let Some(mut backing) = self.backing.take() {
                     backing.kick();
@@ -142,6 +155,18 @@ impl Driver {
                 self.followups.push_back(Event::DiskOpenFailed(failure));
             }
         }
+    }
+
+    /// The thread that looked at the disk is done with it.
+    pub(super) fn disk_looked_at(&mut self, now: Time, result: Result<Grown, GrowFailure>) {
+        self.growing = None;
+        // The disk may have been given up meanwhile: who opens it next finds the metadata.
+        let Some(backing) = &mut self.backing else { return };
+        let result = result.map(|grown| backing.take_grown(grown));
+        if let Ok(sectors) = result {
+            tracing::info!(resource = self.setup.name, sectors, "looked at the disk again");
+        }
+        self.handle(now, Event::DiskGrown(result));
     }
 
     /// What a disk that was given up still works on would come between.

@@ -12,6 +12,7 @@ use super::ResourceSetup;
 use super::backing::{Backing, Finished};
 use super::clients::Clients;
 use super::exports::Exports;
+use super::growing::{self, Growing, Grown};
 use super::handle::Order;
 use super::handlers::Handlers;
 use super::peer::{Peer, PeerNews};
@@ -23,7 +24,7 @@ use crate::buffer::{BufferPool, Payload};
 use crate::engine::Engine;
 use crate::engine::effect::{Effects, Refusal};
 use crate::engine::event::{
-    ClientOperation, CommandId, Event, HandlerRunId, PayloadId, RequestId, Time,
+    ClientOperation, CommandId, Event, GrowFailure, HandlerRunId, PayloadId, RequestId, Time,
 };
 use crate::engine::handler::HandlerOutcome;
 use crate::link::LinkEvent;
@@ -56,8 +57,10 @@ pub(super) struct Driver {
     pub(super) backing: Option<Backing>,
     /// Closed by the engine, with operations that the kernel has not finished.
     pub(super) retiring: Vec<Backing>,
-    /// The engine asked for the disk then; an old one may still be retiring.
+    /// The engine asked for the disk then; an old one may still be retiring, or be looked at.
     pub(super) open_wanted: Option<Time>,
+    /// The disk is being looked at, and its metadata moved.
+    pub(super) growing: Option<Growing>,
     pub(super) peer: Peer,
     pub(super) clients: Clients,
     pub(super) client_events: UnboundedSender<ClientEvent>,
@@ -93,6 +96,7 @@ enum Arrival {
     Client(ClientEvent),
     Order(Order),
     Handler((HandlerRunId, HandlerOutcome)),
+    Grown(Result<Grown, GrowFailure>),
 }
 
 impl Driver {
@@ -112,6 +116,7 @@ impl Driver {
             backing: None,
             retiring: Vec::new(),
             open_wanted: None,
+            growing: None,
             peer: Peer::new(setup.link.clone(), pool.clone()),
             clients: Clients::default(),
             client_events,
@@ -173,6 +178,7 @@ impl Driver {
                 Arrival::Client(event) => self.take_client_event(now, event),
                 Arrival::Order(order) => self.take_order(now, order),
                 Arrival::Handler(ended) => self.handler_ended(now, ended),
+                Arrival::Grown(result) => self.disk_looked_at(now, result),
             }
         }
         handled += self.drain_disk(now);
@@ -193,6 +199,10 @@ impl Driver {
             handled += 1;
             self.handler_ended(now, ended);
         }
+        if let Some(result) = self.growing.as_mut().and_then(growing::poll_ended) {
+            handled += 1;
+            self.disk_looked_at(now, result);
+        }
         while let Ok(order) = self.orders.try_recv() {
             handled += 1;
             self.take_order(now, order);
@@ -203,7 +213,7 @@ impl Driver {
             self.handle(now, Event::TimerFired(timer));
         }
         if let Some(since) = self.open_wanted {
-            if self.retiring.is_empty() {
+            if self.retiring.is_empty() && self.growing.is_none() {
                 handled += 1;
                 self.open_disk();
                 self.handle_followups(now);
@@ -355,8 +365,15 @@ impl Driver {
                 }
             }
         };
+        let grown = async {
+            match &mut self.growing {
+                Some(growing) => growing::ended(growing).await,
+                None => std::future::pending().await,
+            }
+        };
         let arrival = tokio::select! {
             () = disk => None,
+            result = grown => Some(Arrival::Grown(result)),
             news = self.peer.news() => Some(Arrival::News(news)),
             Some(event) = self.client_inbox.recv(), if !congested => Some(Arrival::Client(event)),
             order = self.orders.recv() => Some(Arrival::Order(order.unwrap_or(Order::Stop))),
@@ -369,6 +386,10 @@ impl Driver {
     /// What the kernel still works on is waited for: its buffers are ours. They stay its own, and the
     /// disk claimed, where it does not come to an end.
     async fn shut_down(mut self) {
+        if let Some(mut growing) = self.growing.take() {
+            // Else the next daemon would open a disk whose metadata is on its way.
+            let _ = growing::ended(&mut growing).await;
+        }
         self.exports.remove(&self.setup.name);
         self.clients.shut_down();
         self.clients.flush();

@@ -169,6 +169,11 @@ impl<O: Copy + PartialEq> ActivityLog<O> {
         owners
     }
 
+    /// A transaction is on its way to the disk.
+    pub const fn is_busy(&self) -> bool {
+        self.busy
+    }
+
     pub fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }

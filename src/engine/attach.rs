@@ -90,11 +90,14 @@ impl Engine {
             self.size_for(disk.usable_sectors, agreed)
         };
         self.resize(sectors, true);
+        if agreed != 0 && agreed < sectors {
+            self.grow_attached(agreed);
+        }
 
         let alone = self.disk_alone(&record);
         if self.state.connection >= C::Connected {
             self.change("attached: negotiating with the peer", |s| s.disk = D::Negotiating);
-            self.send_sizes(false);
+            self.send_sizes();
             self.status.attaches_suspect = self.has_suspect_blocks(&record);
             let bad = alone == D::Inconsistent || self.status.attaches_suspect;
             let flags = self.uuid_flags(bad);
@@ -326,6 +329,7 @@ impl Engine {
     fn give_up_disk(&mut self, reason: &str) {
         self.change(reason, |s| s.disk = D::Failed);
         self.end_resync_roles();
+        self.resize_lost_disk();
         self.forget_log_references();
         for owner in self.log.abandon() {
             match owner {
@@ -344,6 +348,7 @@ impl Engine {
         self.disk_info = None;
         self.abandon_record();
         self.abandon_bitmap_writes();
+        self.abandon_growth();
         if self.session.is_some() {
             self.send_state();
         }
@@ -393,7 +398,7 @@ impl Engine {
     }
 
     /// Metadata that cannot be written always detaches: nothing may rest on it.
-    fn metadata_error(&mut self, what: &str, failure: &DiskFailure) {
+    pub(super) fn metadata_error(&mut self, what: &str, failure: &DiskFailure) {
         let text = format!("metadata I/O error on the {what}: {}", failure.text);
         self.note(NoteLevel::Error, text.clone());
         self.fail_disk(&text);
@@ -402,7 +407,7 @@ impl Engine {
     // --- the activity log's transactions ---
 
     pub(super) fn pump_log(&mut self) {
-        if self.state.disk < D::Inconsistent {
+        if self.state.disk < D::Inconsistent || self.resize.holds_log() {
             return;
         }
         let mut ready = Vec::new();

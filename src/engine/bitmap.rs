@@ -69,6 +69,10 @@ impl Bitmap {
         let pages = self.pages();
         self.unwritten.retain(|&page| page < pages);
         self.unwritten_set.retain(|&page| page < pages);
+        if self.bits > old {
+            // On disk there may be anything.
+            self.unwritten.extend((old / PAGE_BITS) as u32..pages);
+        }
         if set_new && self.bits > old {
             self.set_range(old..self.bits);
         }

@@ -107,6 +107,7 @@ impl Engine {
             self.record.close_gate();
         }
         if new.disk >= D::Inconsistent {
+            self.go_on_growing();
             self.update_record();
         }
         if old.connection == C::WFBitMapS && new.connection != C::WFBitMapS {

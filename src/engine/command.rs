@@ -74,6 +74,10 @@ impl Commands {
         matches!(self.step, Step::Settling) || self.asks_to_be_target()
     }
 
+    pub(super) const fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// The running command's identity, when its answer is all that is left.
     pub(super) fn take_running(&mut self) -> Option<CommandId> {
         self.step = Step::Finishing;
@@ -129,7 +133,9 @@ impl Engine {
             match self.commands.step {
                 Step::Begin => {
                     // During the handshake nothing else may change: wait for its end.
-                    if self.state.connection == C::WFReportParams && !self.may_interrupt() {
+                    let held =
+                        self.state.connection == C::WFReportParams || self.resize.holds_commands();
+                    if held && !self.may_interrupt() {
                         return;
                     }
                     let (_, verb) = self.commands.running.clone().expect("just seen");
@@ -190,6 +196,12 @@ impl Engine {
             }
             Verb::Verify { start, stop, repair } => {
                 self.begin_verify_command(Wanted { start, stop, repair });
+            }
+            Verb::Resize { sectors, assume_peer_has_space, assume_clean } => {
+                let wanted = super::resize::Wanted { sectors, assume_peer_has_space, assume_clean };
+                if let Some(command) = self.commands.take_running() {
+                    self.begin_resize_command(command, wanted);
+                }
             }
             Verb::Adjust(settings) => {
                 self.adjust(*settings);
@@ -483,6 +495,7 @@ impl Engine {
     }
 
     pub(super) fn command_timer(&mut self) {
+        self.resize_timer();
         match self.commands.step {
             Step::Retrying => {
                 self.commands.step = Step::Begin;

@@ -105,6 +105,12 @@ pub enum Effect {
     /// Open the backing disk and its metadata, apply the activity log, load the bitmap.
     /// Answered by `DiskOpened` or `DiskOpenFailed`.
     OpenDisk,
+    /// Look at the size of the backing disk again, and make use of what is new: internal metadata
+    /// moves to the new end. No metadata operation is under way until the answer, `DiskGrown`.
+    /// `wanted_sectors`: how much the metadata has to have room for; 0: for all of it.
+    GrowDisk {
+        wanted_sectors: u64,
+    },
     /// Close it; operations that are still under way complete without an event.
     CloseDisk,
     /// Dial and listen until there is a session (`SessionEstablished`) or a reason to give up

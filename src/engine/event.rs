@@ -236,6 +236,15 @@ pub struct DiskFailure {
     pub text: String,
 }
 
+/// Why a backing disk does not offer more than before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GrowFailure {
+    /// Nothing was written: the disk is as it was.
+    Unchanged(String),
+    /// While its metadata was being moved: it must be opened anew.
+    Broken(DiskFailure),
+}
+
 /// Why a session ended without the engine asking for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LossCause {
@@ -295,6 +304,15 @@ pub enum Verb {
         start: Option<u64>,
         stop: Option<u64>,
         repair: Option<RepairFrom>,
+    },
+    /// The backing disks grew, or the size is to be another one.
+    Resize {
+        /// None: as configured. 0: as large as both disks allow.
+        sectors: Option<u64>,
+        /// While not connected.
+        assume_peer_has_space: bool,
+        /// What is new counts as equal on both nodes.
+        assume_clean: bool,
     },
     /// The configuration was changed: what of it can count at once does.
     Adjust(Box<Settings>),
@@ -367,6 +385,8 @@ pub enum Event {
     /// Answers `Effect::OpenDisk`.
     DiskOpened(Box<AttachedDisk>),
     DiskOpenFailed(DiskFailure),
+    /// Answers `Effect::GrowDisk`: sectors that the disk can offer now.
+    DiskGrown(Result<u64, GrowFailure>),
     /// Answers `Effect::StartConnecting`: both sockets are up, features agreed, authenticated.
     /// `resolve` is set on the node that accepted the meta socket (wire.md 1.1).
     SessionEstablished {

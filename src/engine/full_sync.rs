@@ -115,7 +115,8 @@ impl Engine {
     /// wish was granted.
     pub(super) fn holds_sync_uuid(&mut self, uuid: u64) -> bool {
         let early = self.state.connection == C::StartingSyncT
-            || self.state.connection == C::Connected && self.commands.asks_to_be_target();
+            || self.state.connection == C::Connected && self.commands.asks_to_be_target()
+            || self.awaits_new_space();
         if early {
             self.status.held_sync_uuid = Some(uuid);
         }

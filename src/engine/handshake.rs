@@ -3,7 +3,7 @@
 
 use twinblk_proto::packet::{
     Packet, ProtocolSettings, QueueLimits, Sizes, SplitBrainPolicy, SyncParam, Uuids, features,
-    uuid_flags,
+    sizes_flags, uuid_flags,
 };
 use twinblk_proto::state::{ConnectionState as C, DiskState as D, Role, State, StateWord};
 
@@ -38,7 +38,7 @@ impl Engine {
             c_max_rate: s.c_max_rate,
         };
         self.send_data(Packet::SyncParam(parameters), None);
-        self.send_sizes(false);
+        self.send_sizes();
         if self.state.disk >= D::Inconsistent {
             let flags = self.uuid_flags(false);
             self.send_uuids(flags);
@@ -107,7 +107,11 @@ impl Engine {
         self.send_data(Packet::State(StateWord::from(self.state)), None);
     }
 
-    pub(super) fn send_sizes(&mut self, trigger_reply: bool) {
+    pub(super) fn send_sizes(&mut self) {
+        self.send_sizes_flagged(false, 0);
+    }
+
+    pub(super) fn send_sizes_flagged(&mut self, trigger_reply: bool, flags: u16) {
         let Some(session) = &self.session else { return };
         let with_limits = session.features & features::WSAME != 0;
         let info = self.disk_info;
@@ -117,7 +121,7 @@ impl Engine {
             current_sectors: if trigger_reply { 0 } else { self.sectors },
             max_bio_bytes: MAX_BIO_BYTES,
             queue_order_type: 0,
-            flags: 0,
+            flags,
             limits: with_limits.then(|| QueueLimits {
                 physical_block_bytes: info.map_or(512, |info| info.physical_block_bytes),
                 logical_block_bytes: info.map_or(512, |info| info.logical_block_bytes),
@@ -235,8 +239,17 @@ impl Engine {
 
     /// `P_SIZES` (wire.md 3.5).
     pub(super) fn peer_sizes(&mut self, sizes: Sizes) {
+        if !self.holds_sizes(sizes) {
+            self.apply_sizes(sizes);
+        }
+    }
+
+    pub(super) fn apply_sizes(&mut self, sizes: Sizes) {
+        let Some(session) = &self.session else { return };
+        let (id, peer_dry_run) = (session.id, session.peer_dry_run);
         let connecting = self.state.connection < C::Connected;
         let user = match (self.settings.user_sectors, sizes.user_sectors) {
+            _ if !connecting => sizes.user_sectors,
             (0, other) | (other, 0) => other,
             (mine, peers) => mine.min(peers),
         };
@@ -249,6 +262,8 @@ impl Engine {
                 };
                 if user != 0 { user.min(both) } else { both }
             }
+            // A peer that asks what I have may be about to grow, and says so when it has.
+            None if sizes.current_sectors == 0 && self.sectors != 0 => self.sectors,
             None => [sizes.current_sectors, sizes.user_sectors, sizes.disk_sectors]
                 .into_iter()
                 .find(|&size| size != 0)
@@ -261,8 +276,7 @@ impl Engine {
             }
             None => self.is_primary(),
         };
-        let session = self.session.as_ref().expect("packets come from the session");
-        let only_asked = connecting && (self.dry_run || session.peer_dry_run);
+        let only_asked = connecting && (self.dry_run || peer_dry_run);
         if new < self.sectors && has_data && (connecting || sizes.disk_sectors == 0) {
             let why = format!(
                 "The peer's disk size is too small! ({new} < {} sectors): a device with data is \
@@ -271,28 +285,21 @@ impl Engine {
             );
             return self.refuse_session(&why, "give the peer a disk of at least the same size");
         }
+        self.session.as_mut().expect("as above").peer_sizes = Some(sizes);
         if only_asked {
             // Nothing is to change.
-            self.session.as_mut().expect("as above").peer_sizes = Some(sizes);
             return;
         }
-        let grew = new > self.sectors && self.sectors != 0;
-        let told = self.sectors;
-        self.session.as_mut().expect("packets come from the session").peer_sizes = Some(sizes);
-        if new != self.sectors {
-            self.resize(new, true);
-            if self.local_usable() {
-                if grew {
-                    // Until the new bits are on disk the superblock says: trust none.
-                    self.record.edit(|record| record.full_sync = true);
-                    self.write_all_pages(AfterBitmap::ClearFullSync);
-                }
-                self.update_record();
-            }
+        self.settings.user_sectors = user;
+        let answer = (!connecting && sizes.current_sectors != new).then_some((id, sizes.flags));
+        let clean = sizes.flags & sizes_flags::NO_RESYNC != 0;
+        let resync = (self.state.connection == C::Connected && !clean).then_some(id);
+        if new == self.sectors {
+            self.answer_when_grown(answer);
+        } else {
+            self.change_size(new, !clean, answer, resync);
         }
-        if !connecting && (sizes.current_sectors != self.sectors || told != self.sectors) {
-            self.send_sizes(false);
-        }
+        self.sizes_applied(sizes);
     }
 
     /// `P_UUIDS` (wire.md 3.6).

@@ -102,6 +102,10 @@ pub const PROMOTE_RETRY_MARGIN_MS: u64 = 100;
 /// one of an earlier connection still runs.
 pub const MAX_HANDLERS_RUNNING: usize = 16;
 
+/// How long a resize waits for the peer's word: it looks at its disk and moves its metadata first,
+/// 32 MiB for each TiB, and writes as much again.
+pub const RESIZE_ANSWER_MS: u64 = 30_000;
+
 /// Random numbers kept in stock: one call creates at most two generations.
 pub const RANDOM_STOCK: usize = 4;
 

@@ -28,6 +28,7 @@
 //! | `disk_timeout` | a disk that does not answer |
 //! | `freeze`, `fencing` | I/O that waits, and why a Primary without its peer must |
 //! | [`handler`] | programs that the administrator wants run |
+//! | `resize` | a device that grows |
 //! | `full_sync`, `declare` | invalidate; outdate, new-current-uuid |
 //! | [`status`], [`verdict`] | what the operator sees |
 
@@ -68,6 +69,7 @@ mod rate;
 mod read;
 mod record;
 mod repair;
+mod resize;
 mod session;
 mod sync_checksum;
 mod sync_source;
@@ -177,6 +179,7 @@ pub struct Engine {
     source: sync_source::Source,
     pace: rate::Pace,
     verify: verify::Verify,
+    resize: resize::Resize,
     examinations: Slab<Examined>,
 
     clients_open: u32,
@@ -224,6 +227,7 @@ impl Engine {
             source: sync_source::Source::default(),
             pace: rate::Pace::default(),
             verify: verify::Verify::default(),
+            resize: resize::Resize::default(),
             examinations: Slab::default(),
             clients_open: 0,
             commands: command::Commands::default(),
@@ -258,6 +262,7 @@ impl Engine {
             }
             Event::DiskOpened(disk) => self.disk_opened(*disk),
             Event::DiskOpenFailed(failure) => self.disk_open_failed(&failure),
+            Event::DiskGrown(result) => self.disk_grown(result),
             Event::SessionEstablished { session, version, features, resolve } => {
                 self.session_established(session, version, features, resolve);
             }
@@ -282,6 +287,7 @@ impl Engine {
         self.pump_target();
         self.pump_verify();
         self.pump_bitmap_writer();
+        self.pump_resize();
         self.finish_disk_if_drained();
         self.pump_commands();
         // A command may begin with it, and nothing else need ever happen.
@@ -298,9 +304,9 @@ impl Engine {
         self.record.wanted()
     }
 
-    /// Size of the device in sectors; 0 = not known yet.
-    pub const fn device_sectors(&self) -> u64 {
-        self.sectors
+    /// Size of the device in sectors, as clients know it; 0 = not known yet.
+    pub fn device_sectors(&self) -> u64 {
+        self.told_sectors()
     }
 
     pub const fn settings(&self) -> &Settings {

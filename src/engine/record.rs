@@ -39,6 +39,10 @@ pub(super) enum AfterRecord {
     RepairAsSource(SessionId),
     /// The disk that a repair will mend is known to be Inconsistent.
     RepairAsTarget(SessionId),
+    /// The new size is known.
+    Grown(u64),
+    /// The generation in which the new space is resynced is begun.
+    GiveNewSpace(SessionId),
 }
 
 /// The record as wanted and as durable.
@@ -105,6 +109,8 @@ pub(super) enum AfterBitmap {
     Reply(CommandId),
     Demote,
     Detach,
+    /// The bits of new space are on disk.
+    Grown(u64),
     /// The bits of what the log stands for are on disk.
     ReleasePrimaryFlag,
 }
@@ -166,7 +172,7 @@ impl Engine {
             self.write_all_pages(AfterBitmap::ReleasePrimaryFlag);
         }
         let crashed_primary = self.crashed_primary;
-        let agreed_sectors = self.sectors;
+        let agreed_sectors = self.recordable_sectors();
         self.record.edit(|record| {
             record.consistent = s.disk > D::Inconsistent;
             record.was_up_to_date = s.disk > D::Outdated;
@@ -184,6 +190,9 @@ impl Engine {
     }
 
     fn pump_record(&mut self) {
+        if self.resize.holds_metadata() {
+            return;
+        }
         let keeper = &mut self.record;
         if keeper.under_way || keeper.durable == keeper.version {
             return;
@@ -258,6 +267,8 @@ impl Engine {
             }
             AfterRecord::RepairAsSource(session) => self.repair_as_source(session),
             AfterRecord::RepairAsTarget(session) => self.repair_as_target(session),
+            AfterRecord::Grown(number) => self.growth_recorded(number),
+            AfterRecord::GiveNewSpace(session) => self.give_new_space(session),
         }
     }
 
@@ -273,7 +284,7 @@ impl Engine {
     }
 
     pub(super) fn pump_bitmap_writer(&mut self) {
-        while !self.bitmap_writer.under_way {
+        while !self.bitmap_writer.under_way && !self.resize.holds_metadata() {
             let Some((pages, then)) = self.bitmap_writer.queue.front_mut() else { return };
             let then = *then;
             if self.bitmap_writer.clears_unflushed && self.state.disk >= D::Inconsistent {
@@ -318,6 +329,10 @@ impl Engine {
             let pages = batch.iter().map(|page| page.index).collect();
             self.disk_op(Purpose::BitmapPages { pages }, DiskAction::PersistBitmap(batch));
         }
+    }
+
+    pub(super) const fn metadata_writes_are_done(&self) -> bool {
+        !self.record.under_way && !self.bitmap_writer.under_way
     }
 
     fn flush_data(&mut self, then: AfterFlush) {
@@ -387,6 +402,7 @@ impl Engine {
                 self.skip_initial_sync(session, command);
             }
             AfterBitmap::Reply(command) => self.reply_command(command, Ok(())),
+            AfterBitmap::Grown(number) => self.growth_bits_written(number),
             AfterBitmap::Demote => self.flush_data(AfterFlush::Demote),
             AfterBitmap::Detach => self.flush_data(AfterFlush::Detach),
         }

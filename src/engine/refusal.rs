@@ -58,6 +58,14 @@ pub const NET_CONFIGURED: Failure = Failure(125, "Device has a net-config (use d
 pub const NEED_STANDALONE: Failure = Failure(151, "Need to be StandAlone");
 pub const DISCARD_AS_PRIMARY: Failure = Failure(123, "--discard-my-data not allowed when primary.");
 
+pub const DISK_TOO_SMALL: Failure = Failure(111, "Low.dev. smaller than requested DRBD-dev. size.");
+pub const RESIZE_IN_RESYNC: Failure = Failure(130, "Resize not allowed during resync.");
+pub const NEED_PRIMARY: Failure = Failure(131, "Need one Primary node to resize.");
+pub const NEED_VERSION_93: Failure =
+    Failure(153, "Protocol version 93 required to use --assume-clean");
+pub const IMPLICIT_SHRINK: Failure =
+    Failure(170, "Implicit device shrinking not allowed. See kernel log.");
+
 impl Failure {
     pub fn refuse(self, detail: impl Into<String>, hint: impl Into<String>) -> Refusal {
         Refusal { code: self.0, text: self.1, detail: detail.into(), hint: hint.into() }

@@ -266,6 +266,7 @@ impl Engine {
         self.generation_came();
         self.write_all_pages(super::record::AfterBitmap::Nothing);
         self.cluster_peer_gone();
+        self.resize_lost_peer();
         self.settle_negotiation();
         self.take_held_disk();
         if state == C::Disconnecting {

@@ -174,7 +174,7 @@ impl Engine {
             reason: self.status.reason.clone(),
             hint: self.hint(),
             protocol: self.settings.protocol,
-            sectors: self.sectors,
+            sectors: self.told_sectors(),
             out_of_sync_blocks: self.bitmap.count(),
             progress,
             verify: self.verify_progress(),

@@ -46,6 +46,15 @@ impl MemoryStorage {
         }
     }
 
+    /// The device becomes larger; what is new reads as zeroes.
+    ///
+    /// # Panics
+    /// When it would become smaller.
+    pub fn resize(&mut self, size: u64) {
+        assert!(size >= self.size, "{size} is less than {}", self.size);
+        self.size = size;
+    }
+
     /// The power goes after this many more writes and flushes: all later ones fail.
     pub fn lose_power_after(&mut self, operations: usize) {
         self.operations_left = Some(operations);

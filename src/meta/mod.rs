@@ -25,6 +25,8 @@
 //! | bitmap pages of a wholly set bitmap | a record with `FULL_SYNC`; and it stays until all pages are durable | a half-set bitmap is believed |
 //! | a bitmap page with cleared bits | the data that made the blocks equal, on both nodes | I7 |
 //! | completing a resync (`CONSISTENT` set) | the data written by it | I3 |
+//! | a record with a larger agreed size | the bitmap pages of the new space | blocks that differ count as equal: I7 |
+//! | data where internal metadata was | that metadata at its new place, and the old superblock gone ([`grow`]) | I6 |
 //!
 //! I6 needs nothing of the caller: the fields of the superblock lie in its first sector, which is
 //! written whole or not at all; a torn transaction fails its checksum and the ones before it hold
@@ -40,6 +42,7 @@ mod dump;
 mod error;
 mod existing;
 mod flags;
+mod grow;
 mod layout;
 mod memory;
 mod open;
@@ -58,6 +61,7 @@ pub use dump::{disk_state, dump, dump_header, generation_line};
 pub use error::MetaError;
 pub use existing::{ExistingData, Obstacle};
 pub use flags::Flags;
+pub use grow::{Clipped, find_internal, grow, wipe_stale_end};
 pub use layout::{Layout, LogShape, Placement};
 pub use memory::{CrashImages, MemoryStorage};
 pub use open::{FullSyncCause, OpenOptions, Opened, open};

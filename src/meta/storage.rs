@@ -14,6 +14,24 @@ pub trait Storage {
     fn sync(&mut self) -> io::Result<()>;
 }
 
+impl<S: Storage> Storage for &mut S {
+    fn size(&self) -> u64 {
+        S::size(self)
+    }
+
+    fn read_at(&mut self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        S::read_at(self, offset, bytes)
+    }
+
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        S::write_at(self, offset, bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        S::sync(self)
+    }
+}
+
 impl Storage for File {
     /// By seeking to the end: works for block devices too, whose `metadata().len()` is 0. A device
     /// that cannot tell counts as empty, which every check refuses.

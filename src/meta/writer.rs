@@ -56,6 +56,22 @@ impl MetadataWriter {
         self.slots.get(usize::from(slot)).copied().filter(|&extent| extent != FREE_SLOT)
     }
 
+    pub const fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(super) const fn superblock(&self) -> &Superblock {
+        &self.superblock
+    }
+
+    pub(super) const fn superblock_mut(&mut self) -> &mut Superblock {
+        &mut self.superblock
+    }
+
+    pub(super) const fn set_layout(&mut self, layout: Layout) {
+        self.layout = layout;
+    }
+
     /// The last record handed out.
     pub fn current_record(&self) -> &Record {
         &self.superblock.record

@@ -7,6 +7,7 @@
 //!       socket    adverts in and out, frames out
 //!       announce  the frames
 //!     netlink   interfaces and addresses of this machine
+//!   guard     a process that takes addresses away when this one dies
 //! ```
 //!
 //! All instances of a process run on one thread of their own ([`spawn`]), which does nothing that
@@ -19,11 +20,13 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, watch};
 
 pub mod announce;
+pub mod guard;
 pub mod netlink;
 mod router;
 mod slot;
 pub mod socket;
 
+pub use guard::GuardProgram;
 pub use router::run;
 
 use crate::election::check::Counters;
@@ -41,6 +44,8 @@ const OCCURRENCES_MAX: usize = 1024;
 pub struct Plan {
     pub instances: Vec<Placement>,
     pub groups: Vec<Group>,
+    /// Absent: the addresses stay when the process is killed.
+    pub guard: Option<GuardProgram>,
 }
 
 #[derive(Clone, Debug)]
@@ -93,6 +98,8 @@ pub enum VrrpError {
     Settings { name: String, error: WrongSettings },
     #[error("vrrp_sync_group {0}: it names an instance that is not there, or one of another group")]
     Group(String),
+    #[error("cannot start the guard of virtual addresses: {0}")]
+    Guard(io::Error),
     #[error("cannot speak VRRP: {0}; it needs CAP_NET_ADMIN and CAP_NET_RAW")]
     NotPermitted(io::Error),
     #[error("cannot speak VRRP: {0}")]

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
+use super::guard::Guard;
 use super::netlink::{Changes, Link, Netlink};
 use super::slot::{Slot, all_addresses};
 use super::socket::{Frames, watch_changes};
@@ -34,6 +35,7 @@ struct Router {
     instances: Vec<Instance>,
     slots: Vec<Slot>,
     groups: Vec<Group>,
+    guard: Option<Guard>,
     outlet: Outlet,
 }
 
@@ -113,6 +115,7 @@ impl Router {
             io::ErrorKind::PermissionDenied => VrrpError::NotPermitted(error),
             _ => VrrpError::Io(error),
         })?;
+        let guard = plan.guard.as_ref().map(Guard::start).transpose().map_err(VrrpError::Guard)?;
         Ok(Self {
             netlink: Netlink::open()?,
             changes: watch_changes(Changes::open()?)?,
@@ -121,6 +124,7 @@ impl Router {
             instances,
             slots,
             groups: plan.groups,
+            guard,
             outlet,
         })
     }
@@ -224,6 +228,7 @@ impl Router {
     fn perform(&mut self, now: Time, index: usize, effect: Effect) {
         let settings = self.instances[index].settings();
         let slot = &mut self.slots[index];
+        let guard = self.guard.as_mut();
         match effect {
             Effect::SendAdvert { destination, bytes } => {
                 if let Err(text) = slot.send(destination, &bytes) {
@@ -231,9 +236,11 @@ impl Router {
                     self.tell(index, OccurrenceKind::CannotSend(text));
                 }
             }
-            Effect::AddAddresses => slot.add_addresses(&mut self.netlink, &self.links, settings),
+            Effect::AddAddresses => {
+                slot.add_addresses(&mut self.netlink, guard, &self.links, settings);
+            }
             Effect::RemoveAddresses => {
-                slot.remove_addresses(&mut self.netlink, &self.links, settings);
+                slot.remove_addresses(&mut self.netlink, guard, &self.links, settings);
             }
             Effect::Announce { repeat } => {
                 slot.announce(now, repeat, &self.links, settings);

@@ -9,7 +9,8 @@ use std::net::IpAddr;
 use tokio::io::unix::AsyncFd;
 
 use super::announce;
-use super::netlink::{Address, Link, Netlink, NetlinkError};
+use super::guard::Guard;
+use super::netlink::{Address, Link, Netlink};
 use super::socket::{Datagram, Ear, Frames, Mouth, watch_ear};
 use crate::election::settings::{InstanceSettings, VirtualAddress};
 use crate::election::{Event, Time};
@@ -128,12 +129,18 @@ impl Slot {
     pub(super) fn add_addresses(
         &self,
         netlink: &mut Netlink,
+        mut guard: Option<&mut Guard>,
         links: &[Link],
         settings: &InstanceSettings,
     ) {
         for address in all_addresses(settings) {
             let result = match self.link_of(address, links) {
-                Some(link) => netlink.add_address(link.index, address).map_err(|e| e.to_string()),
+                Some(link) => {
+                    if let Some(guard) = &mut guard {
+                        guard.hold(link.index, address);
+                    }
+                    netlink.add_address(link.index, address).map_err(|error| error.to_string())
+                }
                 None => Err("no such interface".to_owned()),
             };
             if let Err(error) = result {
@@ -146,6 +153,7 @@ impl Slot {
     pub(super) fn remove_addresses(
         &mut self,
         netlink: &mut Netlink,
+        mut guard: Option<&mut Guard>,
         links: &[Link],
         settings: &InstanceSettings,
     ) {
@@ -153,10 +161,16 @@ impl Slot {
         self.frames.clear();
         for address in all_addresses(settings) {
             let Some(link) = self.link_of(address, links) else { continue };
-            let result: Result<bool, NetlinkError> = netlink.remove_address(link.index, address);
-            if let Err(error) = result {
-                let (name, address) = (&settings.name, address.address);
-                tracing::error!("({name}) cannot remove {address}: {error}");
+            match netlink.remove_address(link.index, address) {
+                Ok(_) => {
+                    if let Some(guard) = &mut guard {
+                        guard.release(link.index, address);
+                    }
+                }
+                Err(error) => {
+                    let (name, address) = (&settings.name, address.address);
+                    tracing::error!("({name}) cannot remove {address}: {error}");
+                }
             }
         }
     }

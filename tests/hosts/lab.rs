@@ -5,6 +5,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// Begins the name of every namespace; then the process and a number.
@@ -129,7 +130,7 @@ fn port(host: Host) -> String {
     format!("port{host:?}")
 }
 
-/// Namespaces of test processes that are no more.
+/// Namespaces of test processes that are no more, with the nodes that still run in them.
 fn sweep() {
     let listing = run("ip", &["netns", "list"]);
     for line in String::from_utf8_lossy(&listing.stdout).lines() {
@@ -140,6 +141,12 @@ fn sweep() {
         };
         let is_number = process.chars().all(|c| c.is_ascii_digit());
         if is_number && !Path::new(&format!("/proc/{process}")).exists() {
+            let ids = run("ip", &["netns", "pids", name]);
+            for id in String::from_utf8_lossy(&ids.stdout).lines() {
+                if let Some(id) = id.trim().parse().ok().and_then(Pid::from_raw) {
+                    let _ = kill_process(id, Signal::KILL);
+                }
+            }
             run("ip", &["netns", "del", name]);
         }
     }

@@ -1,6 +1,7 @@
 //! A VRRP speaker on a host: twinblk, as this test program run again inside the namespace, or the
 //! stock keepalived.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
@@ -15,12 +16,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use twinblk::election::InstanceSettings;
 use twinblk::election::packet::{Authentication, Version};
 use twinblk::election::settings::{TrackerSettings, VirtualAddress};
-use twinblk::vrrp::{self, OccurrenceKind, Placement, Plan};
+use twinblk::vrrp::{self, GuardProgram, OccurrenceKind, Placement, Plan};
 
 use super::lab::{Host, Lab, VIRTUAL, is_there, wait_until};
 
 /// Tells this test program that it is a node, and which.
 const SETTINGS: &str = "TWINBLK_TEST_VRRP_NODE";
+const GUARD: &str = "TWINBLK_TEST_VRRP_GUARD";
 const END_LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -283,13 +285,26 @@ impl Drop for Node<'_> {
     }
 }
 
+/// Not a test: the guard of such a node.
+#[test]
+fn guard_process() {
+    if std::env::var_os(GUARD).is_some() {
+        vrrp::guard::guard(std::io::stdin().lock()).expect("addresses removed");
+    }
+}
+
 /// Not a test: the node that [`Node::start`] runs in a namespace. Ends with its standard input.
 #[test]
 fn node_process() {
     let Ok(line) = std::env::var(SETTINGS) else { return };
     let settings = Wanted::settings(&line);
     let placement = Placement { interface: "eth0".to_owned(), settings };
-    let plan = Plan { instances: vec![placement], groups: Vec::new() };
+    let guard = GuardProgram {
+        program: std::env::current_exe().expect("this program"),
+        arguments: ["--exact", "node::guard_process", "--nocapture"].map(OsString::from).into(),
+        environment: vec![(GUARD.into(), "1".into())],
+    };
+    let plan = Plan { instances: vec![placement], groups: Vec::new(), guard: Some(guard) };
     let handle = vrrp::spawn(plan).expect("a thread");
     let commands = handle.commands.clone();
     thread::spawn(move || {

@@ -35,8 +35,11 @@ fn who_does_not_preempt_stays_backup_after_its_return() {
         let wanted = |priority| Wanted { preempt: false, ..Wanted::new(priority) };
         let event = Instant::now();
         let node_a = Node::start(lab, Host::A, a, &wanted(100));
+        // Started together, the first to run would win and keep it.
+        let first = watch.wait_for_advert(Host::A, event, STEP);
         let _node_b = Node::start(lab, Host::B, b, &wanted(90));
-        watch.wait_for_advert(Host::A, event, STEP);
+        let until = first.at + Duration::from_secs(3);
+        wait_until("B listens", STEP, || Instant::now() > until);
         let event = node_a.stop();
         let zero = watch.wait_for_priority_zero(Host::A, event, STEP);
         let seen = watch.wait_for_advert(Host::B, event, STEP);

@@ -14,6 +14,7 @@ mod kills;
 mod order;
 mod refusal_table;
 mod refusals;
+mod resize;
 mod resync;
 mod resync_speed;
 mod split_brain;

@@ -411,9 +411,11 @@ impl<E: Subject> World<E> {
             return;
         }
         let [a, b] = &self.nodes;
+        // Beyond it the next handshake marks everything.
+        let size = records[0].agreed_sectors.min(records[1].agreed_sectors);
         let hidden = a.medium.differences(&b.medium).into_iter().find(|sector| {
             let block = sector / BLOCK_SECTORS;
-            !a.metadata.covers(block) && !b.metadata.covers(block)
+            *sector < size && !a.metadata.covers(block) && !b.metadata.covers(block)
         });
         if let Some(sector) = hidden {
             let [left, right] = [a, b].map(|node| crate::stamp::describe(node.medium.view(sector)));
@@ -467,8 +469,9 @@ impl<E: Subject> World<E> {
         if self.oracle.protocol != ReplicationProtocol::C && !quiet {
             return;
         }
+        let size = self.common_sectors();
         for sector in self.nodes[0].medium.differences(&self.nodes[1].medium) {
-            if busy.contains(&sector) {
+            if busy.contains(&sector) || sector >= size {
                 continue;
             }
             let known = self.nodes.iter().any(|node| {

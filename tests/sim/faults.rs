@@ -201,6 +201,15 @@ impl<E: Subject> World<E> {
         chosen
     }
 
+    /// Likewise for the metadata's move.
+    pub fn disk_may_break(&mut self, node: usize) -> bool {
+        let breaks = self.faults.failing[node] > 0 && self.has_spare_copy();
+        if breaks {
+            self.faults.failing[node] -= 1;
+        }
+        breaks
+    }
+
     /// Faults stop: everything runs again, and stays so.
     pub fn calm_down(&mut self) {
         self.faults.until_us = self.now_us;

@@ -18,6 +18,7 @@ mod agenda;
 mod checks;
 mod fake;
 mod faults;
+mod growth;
 mod handlers;
 mod link;
 mod maintenance;

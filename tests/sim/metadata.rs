@@ -31,10 +31,15 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    pub fn new(record: DeviceRecord, sectors: u64) -> Self {
+    /// With room for `sectors`; behind `used` of them the bitmap holds rubbish.
+    pub fn new(record: DeviceRecord, sectors: u64, used: u64) -> Self {
         let blocks = sectors.div_ceil(BLOCK_SECTORS);
         let pages = blocks.div_ceil(PAGE_WORDS as u64 * 64) as usize;
-        Self { record, slots: BTreeMap::new(), bitmap: vec![0; pages * PAGE_WORDS], blocks }
+        let mut bitmap = vec![0; pages * PAGE_WORDS];
+        for block in (used.div_ceil(BLOCK_SECTORS)..blocks).step_by(3) {
+            bitmap[(block / 64) as usize] |= 1 << (block % 64);
+        }
+        Self { record, slots: BTreeMap::new(), bitmap, blocks }
     }
 
     pub fn record(&self) -> &DeviceRecord {
@@ -133,7 +138,8 @@ mod tests {
 
     #[test]
     fn a_primarys_hot_extents_become_bits() {
-        let mut metadata = Metadata::new(DeviceRecord::default(), 3 * EXTENT_BLOCKS * 8);
+        let all = 3 * EXTENT_BLOCKS * 8;
+        let mut metadata = Metadata::new(DeviceRecord::default(), all, all);
         let update = MetadataWrite::ActivityLog(ActivityLogUpdate { slots: vec![(0, 1)] });
         metadata.apply(&update).expect("one slot");
         assert!(!metadata.covers(EXTENT_BLOCKS), "not Primary");
@@ -142,7 +148,7 @@ mod tests {
             .expect("a record");
         assert!(metadata.covers(EXTENT_BLOCKS));
         assert!(!metadata.covers(0));
-        let attached = metadata.open(3 * EXTENT_BLOCKS * 8);
+        let attached = metadata.open(all);
         assert_eq!(metadata.bits_set(), EXTENT_BLOCKS);
         assert_eq!(attached.bitmap_words[16], u64::MAX);
         assert_eq!(attached.bitmap_words[15], 0);

@@ -13,7 +13,7 @@ use crate::random::{Random, Stream};
 use crate::slab::Slab;
 use crate::stamp::{Content, unwritten};
 use crate::subject::Subject;
-use crate::swarm::Beginning;
+use crate::swarm::{Beginning, Swarm};
 
 /// How a process ends without being asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,12 @@ pub struct Node<E> {
     pub slab: Slab,
     pub medium: Medium,
     pub metadata: Metadata,
+    /// Sectors of the backing disk.
+    pub backing_sectors: u64,
+    /// Of these the metadata has room for.
+    pub usable_sectors: u64,
+    /// The metadata moves to the end of the disk.
+    pub looking: bool,
     pub disk_open: bool,
     pub opening: u64,
     pub opening_since_us: u64,
@@ -76,8 +82,12 @@ pub struct Node<E> {
 }
 
 impl<E: Subject> Node<E> {
-    pub fn new(seed: u64, index: usize, sectors: u64, beginning: Beginning) -> Self {
-        let (record, medium) = match beginning {
+    pub fn new(seed: u64, index: usize, swarm: &Swarm) -> Self {
+        let all = swarm.device_sectors;
+        let sectors = swarm.growth.map_or(all, |growth| growth.from_sectors);
+        let is_known = swarm.growth.is_some_and(|growth| growth.assume_clean);
+        let beyond = |sector| if is_known { 0 } else { unwritten(index, sector) };
+        let (record, medium) = match swarm.beginning {
             Beginning::InSync => {
                 let generations =
                     Generations { current: 0x1111_2222_3333_4444, bitmap: 0, history: [0, 0] };
@@ -88,12 +98,19 @@ impl<E: Subject> Node<E> {
                     was_up_to_date: true,
                     ..DeviceRecord::default()
                 };
-                (record, Medium::new(sectors, |_| 0))
+                (
+                    record,
+                    Medium::new(all, |sector| if sector < sectors { 0 } else { beyond(sector) }),
+                )
             }
             Beginning::Created => {
                 let generations = Generations { current: 4, bitmap: 0, history: [0, 0] };
                 let record = DeviceRecord { generations, ..DeviceRecord::default() };
-                (record, Medium::new(sectors, |sector| unwritten(index, sector)))
+                let content = |sector| match sector < sectors {
+                    true => unwritten(index, sector),
+                    false => beyond(sector),
+                };
+                (record, Medium::new(all, content))
             }
         };
         Self {
@@ -106,7 +123,10 @@ impl<E: Subject> Node<E> {
             timers_set: 0,
             slab: Slab::default(),
             medium,
-            metadata: Metadata::new(record, sectors),
+            metadata: Metadata::new(record, all, sectors),
+            backing_sectors: sectors,
+            usable_sectors: sectors,
+            looking: false,
             disk_open: false,
             opening: 0,
             opening_since_us: 0,
@@ -219,6 +239,9 @@ impl<E: Subject> Node<E> {
                 Work::Flush { mark } => self.medium.forget_flush(*mark),
                 Work::Read { .. } => {}
             }
+        }
+        if std::mem::take(&mut self.looking) && random.percent(50) {
+            self.usable_sectors = self.backing_sectors;
         }
         if crash == Crash::PowerLoss {
             self.medium.lose_power(loss, random);

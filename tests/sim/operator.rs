@@ -43,6 +43,7 @@ pub struct Operator {
     refused: u32,
     resolving: Option<usize>,
     first_promotion: bool,
+    pub growth: Random,
 }
 
 impl Operator {
@@ -61,6 +62,7 @@ impl Operator {
             refused: 0,
             resolving: None,
             first_promotion: swarm.beginning == Beginning::Created,
+            growth: Random::new(seed, Stream::Growth, 0),
         }
     }
 
@@ -79,11 +81,12 @@ impl<E: Subject> World<E> {
         self.resolve_split_brain();
         self.move_role();
         self.fill_vacancy();
+        self.grow_tick();
         let pause_us = self.operator.random.between(50_000, 400_000);
         self.agenda.add(self.now_us + pause_us, Item::OperatorTick);
     }
 
-    fn ask(&mut self, node: usize, verb: Verb) {
+    pub fn ask(&mut self, node: usize, verb: Verb) {
         let promotes = matches!(verb, Verb::Primary { .. });
         let connects = matches!(verb, Verb::Connect { .. });
         self.note(node, format_args!("operator: {verb:?}"));
@@ -100,7 +103,7 @@ impl<E: Subject> World<E> {
         });
     }
 
-    fn is_asked(&self, node: usize) -> bool {
+    pub fn is_asked(&self, node: usize) -> bool {
         self.operator.asked.iter().any(|asked| asked.node == node)
     }
 

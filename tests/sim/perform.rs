@@ -51,6 +51,7 @@ impl<E: Subject> World<E> {
                 let item = Item::OpenDisk { node, incarnation, opening };
                 self.agenda.add(self.now_us + delay_us, item);
             }
+            Effect::GrowDisk { .. } => self.look_at_disk(node),
             Effect::CloseDisk => {
                 let machine = &mut self.nodes[node];
                 machine.disk_open = false;
@@ -170,7 +171,7 @@ impl<E: Subject> World<E> {
     // The disk.
 
     fn submit(&mut self, node: usize, op: DiskOpId, action: DiskAction) {
-        let sectors = self.nodes[node].medium.sectors();
+        let sectors = self.nodes[node].usable_sectors;
         if !self.nodes[node].disk_open {
             return self.violate(Invariant::Contract, format!("{op:?} on a closed disk"));
         }
@@ -182,6 +183,11 @@ impl<E: Subject> World<E> {
         };
         if range.end().0 > sectors {
             let text = format!("{op:?} on {range:?} of a disk of {sectors} sectors");
+            return self.violate(Invariant::Contract, text);
+        }
+        let on_data = range.count > 0 || action == DiskAction::Flush;
+        if self.nodes[node].looking && !on_data {
+            let text = format!("{op:?} writes metadata while it moves");
             return self.violate(Invariant::Contract, text);
         }
         let honoured = self.sabotage != Some(Sabotage::DropFua);

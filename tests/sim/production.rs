@@ -3,8 +3,8 @@
 use twinblk::engine::Engine;
 
 use crate::scenarios::{
-    crashes, freeze, generations, handlers, network, policies, rate, resync, resync_forms, slow,
-    verbs, verify,
+    crashes, freeze, generations, handlers, network, policies, rate, resize, resync, resync_forms,
+    slow, verbs, verify,
 };
 use crate::seeds;
 
@@ -55,6 +55,9 @@ tests! {
     resync_forms::a_paused_resync_waits_and_goes_on,
     resync_forms::a_resync_waits_for_another_resource,
     resync_forms::interruptions_do_not_start_over,
+    resize::only_what_is_new_is_resynced,
+    resize::a_power_loss_at_any_step_loses_nothing,
+    resize::wishes_that_make_no_sense_are_refused,
     verify::verify_finds_exactly_what_differs,
     verify::what_verify_found_is_resynced_by_reconnecting,
     verify::verify_is_never_wrong_about_blocks_being_written,

@@ -24,6 +24,7 @@ pub enum Stream {
     Maintenance,
     /// Disks, and links, that are too slow.
     Slow,
+    Growth,
 }
 
 fn mix(value: u64) -> u64 {

@@ -101,7 +101,8 @@ impl<E: Subject> World<E> {
     }
 
     pub fn has_healed(&self) -> bool {
-        self.clients.budget == 0
+        self.has_grown()
+            && self.clients.budget == 0
             && self.pending.is_empty()
             && self.nodes.iter().all(|node| {
                 let state = node.state();

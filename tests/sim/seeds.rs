@@ -15,7 +15,7 @@ use crate::recorder::{Detail, Statistics};
 use crate::run::{Outcome, run, run_sabotaged};
 use crate::sabotage::Sabotage;
 use crate::subject::Subject;
-use crate::swarm::{FIRST_MAINTAINED, FIRST_SLOW, Swarm};
+use crate::swarm::{FIRST_GROWING, FIRST_MAINTAINED, FIRST_SLOW, Swarm};
 
 /// Seeds that failed once, with what they found.
 const REGRESSIONS: &[u64] = &[
@@ -118,6 +118,7 @@ pub fn seeds_hold_every_invariant<E: Subject>() {
     seeds.extend(first..first + count);
     seeds.extend(FIRST_MAINTAINED..FIRST_MAINTAINED + count / 5);
     seeds.extend(FIRST_SLOW..FIRST_SLOW + count / 5);
+    seeds.extend(FIRST_GROWING..FIRST_GROWING + count / 5);
     let next = AtomicU64::new(0);
     let total = Mutex::new((Statistics::default(), Vec::new()));
     std::thread::scope(|scope| {

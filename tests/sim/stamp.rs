@@ -30,6 +30,10 @@ pub fn unwritten(node: usize, sector: u64) -> Stamp {
     stamp(FIRST_UNWRITTEN + node as u64, sector)
 }
 
+pub fn is_unwritten(value: Stamp, sector: u64) -> bool {
+    (0..2).any(|node| value == unwritten(node, sector))
+}
+
 /// The number of the write that left `stamp`, 0 for zeroes.
 pub fn write_number(stamp: Stamp) -> u64 {
     stamp >> SECTOR_BITS

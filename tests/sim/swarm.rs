@@ -16,6 +16,21 @@ pub const MAINTAINED: u64 = 1_000_000;
 pub const FIRST_SLOW: u64 = 4_000_000;
 pub const SLOW: u64 = 1_000_000;
 
+/// Seeds in which the disks, and then the device, grow.
+pub const FIRST_GROWING: u64 = 5_000_000;
+pub const GROWING: u64 = 1_000_000;
+
+/// Both disks become larger at some time, and then the device is to.
+#[derive(Clone, Copy, Debug)]
+pub struct Growth {
+    /// Size of the device at first; `device_sectors` is the size in the end.
+    pub from_sectors: u64,
+    /// The metadata moves to the new end; else it has room, and what is there is rubbish.
+    pub internal: bool,
+    /// What is new is the same on both disks, and called so.
+    pub assume_clean: bool,
+}
+
 /// Who may promote what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promotion {
@@ -124,6 +139,7 @@ pub struct Swarm {
     pub twins: bool,
     /// Zeroes may be named instead of sent.
     pub thin: bool,
+    pub growth: Option<Growth>,
     /// At the end differences are planted, to be found and mended.
     pub plants: bool,
     /// Actors of the world act by themselves; off in scenarios.
@@ -175,6 +191,7 @@ impl Swarm {
             faults_ms: 0,
             twins: false,
             thin: false,
+            growth: None,
             plants: false,
             actors: false,
             healing_ms: HEALING_MS,
@@ -239,7 +256,10 @@ impl Swarm {
             },
             ..Rates::NONE
         };
-        draw_policies(&mut settings, seed);
+        let grows = (FIRST_GROWING..FIRST_GROWING + GROWING).contains(&seed);
+        if !grows {
+            draw_policies(&mut settings, seed);
+        }
         draw_pace(&mut settings, seed);
         let faults_ms = random.between(5_000, 60_000);
         let clients = random.between(1, 3);
@@ -269,9 +289,16 @@ impl Swarm {
         }
         let stall = if drawn(60) { 40_000 } else { 0 };
         let rates = Rates { stall, ..rates };
-        Self {
+        let device_sectors = extents * EXTENT_SECTORS - odd;
+        let mut growing = Random::new(seed, Stream::Growth, 1);
+        let growth = grows.then(|| Growth {
+            from_sectors: growing.between(64, device_sectors - 64),
+            internal: growing.percent(60),
+            assume_clean: growing.percent(20),
+        });
+        let mut swarm = Self {
             settings,
-            device_sectors: extents * EXTENT_SECTORS - odd,
+            device_sectors,
             beginning: if random.percent(20) { Beginning::Created } else { Beginning::InSync },
             promotion: if random.percent(20) { Promotion::Unfenced } else { Promotion::Fenced },
             batched: random.percent(50),
@@ -306,10 +333,16 @@ impl Swarm {
             faults_ms,
             twins: false,
             thin: maintained,
+            growth,
             plants,
             actors: true,
             healing_ms: HEALING_MS,
+        };
+        if let (Some(growth), Beginning::Created) = (&mut swarm.growth, swarm.beginning) {
+            // What nobody wrote has a content of its own then.
+            growth.assume_clean = false;
         }
+        swarm
     }
 }
 

@@ -29,6 +29,7 @@ use crate::workload::Clients;
 pub enum Item {
     Wake { node: usize, incarnation: u64 },
     OpenDisk { node: usize, incarnation: u64, opening: u64 },
+    DiskLookedAt { node: usize, incarnation: u64, opening: u64 },
     DiskDone { node: usize, incarnation: u64, operation: u64 },
     TimerDue { node: usize, incarnation: u64, timer: Timer, number: u64 },
     Dial { node: usize, incarnation: u64, attempt: u64 },
@@ -99,12 +100,11 @@ pub struct Breakpoint {
 
 impl<E: Subject> World<E> {
     pub fn new(seed: u64, swarm: Swarm, detail: Detail, trace: bool) -> Self {
-        let sectors = swarm.device_sectors;
         let initial = match swarm.beginning {
             Beginning::InSync => Initial::Zeroes,
             Beginning::Created => Initial::Unwritten(0),
         };
-        let node = |index| Node::new(seed, index, sectors, swarm.beginning);
+        let node = |index| Node::new(seed, index, &swarm);
         let mut world = Self {
             now_us: 1_000_000,
             agenda: Agenda::new(seed),
@@ -133,6 +133,9 @@ impl<E: Subject> World<E> {
             cut_numbers: [[0; 2]; 2],
             swarm,
         };
+        if let Some(growth) = world.swarm.growth {
+            world.oracle.grown_from = growth.from_sectors;
+        }
         for node in 0..2 {
             world.start(node);
         }
@@ -194,6 +197,11 @@ impl<E: Subject> World<E> {
                     && self.nodes[node].opening == opening
                 {
                     self.open_disk(node, opening);
+                }
+            }
+            Item::DiskLookedAt { node, incarnation, opening } => {
+                if self.nodes[node].incarnation == incarnation {
+                    self.disk_looked_at(node, opening);
                 }
             }
             Item::DiskDone { node, incarnation, operation } => {
@@ -480,7 +488,8 @@ impl<E: Subject> World<E> {
 
     fn open_disk(&mut self, node: usize, opening: u64) {
         let machine = &mut self.nodes[node];
-        if machine.operations.values().any(|operation| operation.opening != opening) {
+        let busy = machine.operations.values().any(|operation| operation.opening != opening);
+        if busy || machine.looking {
             // The driver waits for what the last user of the disk left under way, but not for ever.
             let incarnation = machine.incarnation;
             if self.now_us > machine.opening_since_us + RETIRE_PATIENCE_US {
@@ -492,7 +501,10 @@ impl<E: Subject> World<E> {
             return;
         }
         machine.disk_open = true;
-        let attached = machine.metadata.open(machine.medium.sectors());
+        if self.swarm.growth.is_some_and(|growth| !growth.internal) {
+            machine.usable_sectors = machine.backing_sectors;
+        }
+        let attached = machine.metadata.open(machine.usable_sectors);
         self.input(node, Event::DiskOpened(Box::new(attached)));
     }
 

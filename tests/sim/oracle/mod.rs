@@ -12,12 +12,13 @@ pub mod generations;
 pub mod lineage;
 pub mod register;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use twinblk_proto::packet::ReplicationProtocol;
 use twinblk_proto::units::SectorRange;
 
-use crate::stamp::Stamp;
+use crate::stamp::{Stamp, is_unwritten};
 use lineage::{Lineage, WriteLog};
 
 /// The invariants of DESIGN.md 4 that are checked here.
@@ -88,6 +89,9 @@ pub struct Oracle {
     pub demoted_cleanly: bool,
     /// A command allowed to throw away the changes of this node.
     pub discard_granted: Option<usize>,
+    /// From this sector on the device came later: there each disk held something of its own, and
+    /// clients may see either until the first write.
+    pub grown_from: u64,
     clock: u64,
 }
 
@@ -102,6 +106,7 @@ impl Oracle {
             last_primary: None,
             demoted_cleanly: true,
             discard_granted: None,
+            grown_from: u64::MAX,
             clock: 0,
         }
     }
@@ -195,6 +200,12 @@ impl Oracle {
         }
     }
 
+    /// What nobody wrote is the same as what was promised at first, where that is unknown.
+    fn promised(&self, node: usize, sector: u64, value: Stamp) -> Stamp {
+        let unknown = sector >= self.grown_from && is_unwritten(value, sector);
+        if unknown { self.lineage(node).initial(sector) } else { value }
+    }
+
     /// A client read `content`; the read began at `invoked`.
     pub fn observe_read(
         &mut self,
@@ -206,8 +217,9 @@ impl Oracle {
         let answered = self.tick();
         let lineage = self.of_node[node];
         for (sector, value) in (range.start.0..range.end().0).zip(content) {
+            let value = self.promised(node, sector, *value);
             self.lineages[lineage]
-                .observe(&self.log, sector, *value, invoked, answered)
+                .observe(&self.log, sector, value, invoked, answered)
                 .map_err(|text| Violation { invariant: Invariant::I9, text })?;
         }
         Ok(())
@@ -221,6 +233,7 @@ impl Oracle {
         value: Stamp,
         floor: Floor,
     ) -> Result<(), String> {
+        let value = self.promised(node, sector, value);
         self.lineage(node).admits(&self.log, sector, value, floor)
     }
 
@@ -228,8 +241,13 @@ impl Oracle {
     pub fn pin(&mut self, node: usize, view: impl Fn(u64) -> Stamp) -> Result<(), Violation> {
         let at = self.tick();
         let lineage = self.of_node[node];
+        let touched: Vec<u64> = self.lineages[lineage].touched().collect();
+        let held: BTreeMap<u64, Stamp> = touched
+            .into_iter()
+            .map(|sector| (sector, self.promised(node, sector, view(sector))))
+            .collect();
         self.lineages[lineage]
-            .pin(&self.log, at, view)
+            .pin(&self.log, at, |sector| held[&sector])
             .map_err(|text| Violation { invariant: Invariant::I9, text })
     }
 

@@ -10,7 +10,7 @@ use crate::oracle::generations::plain;
 use crate::requests::{Reply, Wish};
 use crate::stamp::{stamp, unwritten, write_number};
 use crate::subject::Subject;
-use crate::swarm::Beginning;
+use crate::swarm::{Beginning, Swarm};
 
 /// I1: what protocol C answered survives the Primary, even its cache.
 pub fn ack_c_then_primary_power_loss<E: Subject>() {
@@ -173,7 +173,8 @@ pub fn blank_replacement_disk_full_sync<E: Subject>() {
     }
     stage.power_loss(1);
     let sectors = stage.world.swarm.device_sectors;
-    let blank = Node::<E>::new(2, 1, sectors, Beginning::Created);
+    let created = Swarm { beginning: Beginning::Created, ..stage.world.swarm.clone() };
+    let blank = Node::<E>::new(2, 1, &created);
     stage.world.nodes[1].medium = blank.medium;
     stage.world.nodes[1].metadata = blank.metadata;
     assert_eq!(stage.world.nodes[1].medium.view(5), unwritten(1, 5));

@@ -7,6 +7,7 @@ pub mod handlers;
 pub mod network;
 pub mod policies;
 pub mod rate;
+pub mod resize;
 pub mod resync;
 pub mod resync_forms;
 pub mod slow;

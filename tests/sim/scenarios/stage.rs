@@ -183,6 +183,21 @@ impl<E: Subject> Stage<E> {
         self.break_at(Breakpoint { node, chosen: Box::new(chosen), after: true });
     }
 
+    /// Like the two above; false when the effect does not come.
+    pub fn reaches(
+        &mut self,
+        node: usize,
+        after: bool,
+        chosen: impl FnMut(&Effect) -> bool + 'static,
+    ) -> bool {
+        self.world.breakpoint = Some(Breakpoint { node, chosen: Box::new(chosen), after });
+        let until_us = self.world.now_us + 10_000_000;
+        while !self.world.broke && self.world.now_us < until_us && self.world.step() {}
+        self.no_violation();
+        self.world.breakpoint = None;
+        std::mem::take(&mut self.world.broke)
+    }
+
     #[track_caller]
     fn break_at(&mut self, breakpoint: Breakpoint) {
         self.world.breakpoint = Some(breakpoint);
