@@ -53,6 +53,8 @@ const REGRESSIONS: &[u64] = &[
     1_000_924, // I9: the end of a resync took back what was read at the peer
     2_000_043, // I11: blocks stayed marked on a source that failed its last flush
     2_000_296, // the oracle made a fork answer for a write under way on the other node
+    2_000_949, // the oracle made a node answer for writes begun on the other while it was promoted
+    2_000_608, // the oracle took a read during a promotion for one after it
     3_000_249, // the oracle knew a Primary as served by its peer only from the first resync block
 ];
 /// Fresh seeds of an ordinary test run.
