@@ -7,7 +7,7 @@
 //!      |
 //!   driver             the only loop of a resource: events in, engine.handle, effects out
 //!      |        \__________________________
-//!   disk  link  nbd  vrrp            shells: I/O, no decisions; they do not know each other
+//!   disk  link  nbd  vrrp  witness   shells: I/O, no decisions; they do not know each other
 //!      |     |    |    |
 //!   engine meta config election      the sans-io core, the on-disk format, drbd.conf, who serves
 //!      |     |    |
@@ -35,3 +35,4 @@ pub mod link;
 pub mod meta;
 pub mod nbd;
 pub mod vrrp;
+pub mod witness;

@@ -15,7 +15,7 @@ use std::path::Path;
 const LAYERS: [&[&str]; 8] = [
     &["buffer"],
     &["engine", "meta", "election", "config"],
-    &["disk", "link", "nbd", "vrrp", "service"],
+    &["disk", "link", "nbd", "vrrp", "service", "witness"],
     &["driver"],
     &["control"],
     &["daemon"],

@@ -267,6 +267,24 @@ pub(super) enum Verb {
     },
     /// Take all resources down and end the daemon
     Shutdown,
+    /// Run a witness on a third host: it lets one node of a pair go on alone
+    Witness {
+        /// Where nodes ask
+        #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:7790")]
+        listen: std::net::SocketAddr,
+        /// What it remembers; on a disk, not in memory
+        #[arg(long, value_name = "FOLDER", default_value = "/var/lib/twinblk/witness")]
+        state: PathBuf,
+        /// Begin with an empty memory: once, when it is set up
+        #[arg(long)]
+        create: bool,
+        /// Who may ask; repeatable, everybody without it
+        #[arg(long, value_name = "NETWORK")]
+        allow: Vec<crate::nbd::allow::Network>,
+        /// Print who holds a grant, and end
+        #[arg(long, conflicts_with_all = ["create", "allow", "listen"])]
+        show: bool,
+    },
     /// See it on this machine: two nodes, a killed primary, nothing lost; without root
     Demo {
         /// Leave the pair running, and say how to play with it

@@ -26,6 +26,7 @@ mod progress;
 mod resolve;
 mod show;
 mod tentative;
+mod witness;
 
 use arguments::{Arguments, Verb};
 use output::Output;
@@ -73,6 +74,12 @@ fn run(arguments: Arguments) -> u8 {
     match &arguments.verb {
         Verb::Daemon => return run_daemon(&context),
         Verb::Demo { keep } => return demo::run(*keep, context.json),
+        Verb::Witness { listen, state, create, allow, show } => {
+            return match show {
+                true => witness::show(state, context.json),
+                false => witness::run(*listen, state, *create, allow.clone()),
+            };
+        }
         _ => {}
     }
     let mut output = Output::new(context.json);

@@ -18,6 +18,7 @@ pub fn check(common: &Arc<OptionSet>, resources: &[Resource], diagnostics: &mut 
         check_victim(common, resource, diagnostics);
         check_network(common, resource, diagnostics);
         check_fencing(common, resource, diagnostics);
+        check_takeover(common, resource, diagnostics);
         for host in resource.hosts.iter().filter(|host| host.kind == HostKind::On) {
             claims.of_host(resource, host, diagnostics);
         }
@@ -225,6 +226,33 @@ fn check_fencing(common: &OptionSet, resource: &Resource, diagnostics: &mut Vec<
             Diagnostic::warning(setting.span, message)
                 .help("add: handlers { fence-peer \"/usr/lib/drbd/crm-fence-peer.sh\"; }"),
         );
+    }
+}
+
+/// A takeover policy is a way to fence, and rests on the peer's acknowledgements (DESIGN.md 6).
+fn check_takeover(common: &OptionSet, resource: &Resource, diagnostics: &mut Vec<Diagnostic>) {
+    let layers = Layers(vec![common, &resource.options]);
+    let Some(setting) = layers.get(Section::Options, "takeover") else { return };
+    if setting.value == Value::Words(vec!["both".to_owned()]) {
+        return;
+    }
+    if layers.text(Section::Net, "protocol") == Some("A") {
+        keep(
+            diagnostics,
+            Diagnostic::error(setting.span, "this takeover policy needs protocol B or C").label(
+                "with protocol A a node that was replaced would go on answering for a while",
+            ),
+        );
+    }
+    let own = [(Section::Disk, "fencing"), (Section::Handlers, "fence-peer")];
+    for (section, name) in own {
+        if layers.get(section, name).is_some_and(|known| known.written != "dont-care") {
+            keep(
+                diagnostics,
+                Diagnostic::error(setting.span, format!("'takeover' and '{name}' are both set"))
+                    .help(format!("the takeover policy fences by itself: remove {name}")),
+            );
+        }
     }
 }
 

@@ -104,6 +104,8 @@ pub enum Kind {
     Listen,
     /// `ADDRESS/BITS`, may be given several times.
     Network,
+    /// `both`, `favour-primary` or `witness HOST:PORT` (DESIGN.md 6).
+    Takeover,
 }
 
 /// What happens when nothing is configured.
@@ -409,7 +411,10 @@ mod tests {
                     assert!(words.contains(&word), "{name}")
                 }
                 (Kind::Text { .. }, Default::Word(_))
-                | (Kind::Choice(_) | Kind::Text { .. } | Kind::Words, Default::Unset)
+                | (
+                    Kind::Choice(_) | Kind::Text { .. } | Kind::Words | Kind::Takeover,
+                    Default::Unset,
+                )
                 | (Kind::Listen | Kind::Network, Default::Unset) => {}
                 _ => panic!("{name}: default does not fit the kind"),
             }

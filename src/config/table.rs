@@ -168,6 +168,7 @@ pub const TABLE: &[Spec] = &[
     // --- options
     choice(Options, "backend", &["auto", "io_uring", "threads"], Acts),
     choice(Options, "on-no-data-accessible", &["io-error", "suspend-io"], Acts),
+    other(Options, "takeover", Kind::Takeover, Acts),
     text(Options, "cpu-mask", ANY_TEXT, NotYet),
     flag(Options, "auto-promote", true, NotYet),
     text(Options, "quorum", ANY_TEXT, NotYet),

@@ -47,11 +47,35 @@ pub fn option_value(spec: &Spec, words: &[Word]) -> Parsed<Value> {
         }
         Kind::Text { .. } => Ok(Value::Text(text.to_owned())),
         Kind::Words => Ok(Value::Words(words.iter().map(|word| word.text.clone()).collect())),
+        Kind::Takeover => takeover(words).map(Value::Words),
         Kind::Listen => socket_address(0, text).map(Value::Address),
         Kind::Network => Network::parse(text).map(Value::Network).ok_or_else(|| {
             let message = format!("'{text}' is not a network");
             BadValue::new(0, message, "expected ADDRESS or ADDRESS/BITS, as in 10.0.0.0/24")
         }),
+    }
+}
+
+const TAKEOVERS: &[&str] = &["both", "favour-primary", "witness HOST:PORT"];
+
+fn takeover(words: &[Word]) -> Parsed<Vec<String>> {
+    let bad = |at: usize, message: &str| {
+        BadValue::new(at, message, format!("expected {}", alternatives(TAKEOVERS)))
+    };
+    let texts: Vec<String> = words.iter().map(|word| word.text.clone()).collect();
+    let borrowed: Vec<&str> = texts.iter().map(String::as_str).collect();
+    match borrowed[..] {
+        ["both" | "favour-primary"] => Ok(texts),
+        ["witness", address] => {
+            let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+            match port.map(|(_, port)| port.parse::<u16>()) {
+                Some(Ok(1..)) => Ok(texts),
+                _ => Err(bad(1, &format!("'{address}' is no HOST:PORT"))),
+            }
+        }
+        ["witness"] => Err(bad(usize::MAX, "'takeover witness' needs HOST:PORT")),
+        ["partner-lease", ..] => Err(bad(0, "takeover partner-lease is not supported yet")),
+        _ => Err(bad(0, &format!("'{}' is not a value of 'takeover'", texts.join(" ")))),
     }
 }
 
@@ -75,6 +99,7 @@ fn expectation(kind: Kind) -> String {
         Kind::Words => "expected one or more words".to_owned(),
         Kind::Listen => "expected ADDRESS:PORT".to_owned(),
         Kind::Network => "expected ADDRESS or ADDRESS/BITS".to_owned(),
+        Kind::Takeover => format!("expected {}", alternatives(TAKEOVERS)),
     }
 }
 

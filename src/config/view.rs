@@ -163,6 +163,19 @@ pub enum Fencing {
 pub struct ResourceOptions {
     pub backend: Backend,
     pub on_no_data_accessible: OnNoData,
+    pub takeover: Takeover,
+}
+
+/// What a node may do without its peer (DESIGN.md 6).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Takeover {
+    /// Whatever `fencing` and its handlers say: without them both nodes may go on.
+    #[default]
+    Both,
+    /// A Primary goes on, a Secondary waits for the operator.
+    FavourPrimary,
+    /// Who is granted it by the witness at `HOST:PORT`.
+    Witness(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -482,6 +495,20 @@ fn resource_options(layers: &Layers<'_>) -> ResourceOptions {
             Some("suspend-io") => OnNoData::SuspendIo,
             _ => OnNoData::IoError,
         },
+        takeover: takeover(layers),
+    }
+}
+
+/// What the configuration has checked is one of three.
+fn takeover(layers: &Layers<'_>) -> Takeover {
+    let setting = layers.get(Section::Options, "takeover").map(|setting| &setting.value);
+    match setting {
+        Some(Value::Words(words)) => match words.as_slice() {
+            [_, address] => Takeover::Witness(address.clone()),
+            [word] if word == "favour-primary" => Takeover::FavourPrimary,
+            _ => Takeover::Both,
+        },
+        _ => Takeover::Both,
     }
 }
 

@@ -80,7 +80,7 @@ async fn serve(options: DaemonOptions) -> Result<(), DaemonError> {
 }
 
 /// To standard error, `info` and above unless `RUST_LOG` says otherwise.
-fn start_logging() {
+pub(crate) fn start_logging() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     // Fails when the program around has a log already: then that one is used.
     let _ = tracing_subscriber::fmt()

@@ -12,7 +12,7 @@ use crate::config::{self, NodeView};
 use crate::control::Outcome;
 use crate::control::outcome::exit;
 use crate::disk::{BackendChoice, DirectIo, DiskOptions, Sharing};
-use crate::driver::{BackingPlace, HandlerPlan, ResourceSetup, SizeNote};
+use crate::driver::{BackingPlace, HandlerPlan, ResourceSetup, SizeNote, Takeover};
 use crate::engine::event::{
     FencingPolicy, IoErrorPolicy, NoDataPolicy, RoleConflictPolicy, Settings,
 };
@@ -20,10 +20,15 @@ use crate::engine::handler::Handler;
 use crate::link::{Authentication, LinkSettings};
 use crate::meta::Placement;
 use crate::nbd::allow::Network;
+use crate::witness::Cluster;
+use crate::witness::client::Witness;
 
 /// What fits into the activity log of 32 KiB that all metadata has at least (metadata.md 4): seven
 /// turns of 919 slots.
 const LOG_SLOTS_MAX: u32 = 7 * 919;
+
+/// A frozen Primary asks its witness this often: the question takes up to 3 s.
+const FENCE_AGAIN_MS: u64 = 2000;
 
 /// What is needed to start a resource.
 #[derive(Clone, Debug)]
@@ -49,7 +54,7 @@ pub(super) fn plan(options: &DaemonOptions, name: &str, polling: bool) -> Result
         .for_node(&options.node)
         .map_err(|error| Outcome::failed(exit::USAGE, error.to_string()).with_hint(error.hint()))?;
     let link = link_settings(&view)?;
-    let handlers = handler_plan(options, &view);
+    let handlers = handler_plan(options, &view)?;
     let setup = ResourceSetup {
         name: name.to_owned(),
         engine: Settings { handlers: handlers.configured(), ..engine_settings(&view) },
@@ -112,6 +117,7 @@ impl Plan {
 fn engine_settings(view: &NodeView) -> Settings {
     let (net, disk) = (&view.net, &view.disk);
     let name = |algorithm: &Option<String>| algorithm.clone().unwrap_or_default();
+    let takes_over = view.options.takeover != view::Takeover::Both;
     Settings {
         protocol: net.protocol,
         after_sb_0pri: net.after_sb_0pri,
@@ -144,10 +150,13 @@ fn engine_settings(view: &NodeView) -> Settings {
             view::OnNoData::SuspendIo => NoDataPolicy::SuspendIo,
         },
         fencing: match disk.fencing {
+            // Frozen until the policy has spoken.
+            _ if takes_over => FencingPolicy::ResourceAndStonith,
             view::Fencing::DontCare => FencingPolicy::DontCare,
             view::Fencing::ResourceOnly => FencingPolicy::ResourceOnly,
             view::Fencing::ResourceAndStonith => FencingPolicy::ResourceAndStonith,
         },
+        fence_again_ms: if takes_over { FENCE_AGAIN_MS } else { 0 },
         disk_timeout: disk.disk_timeout,
         user_sectors: disk.size_sectors,
         al_extents: disk.al_extents.min(LOG_SLOTS_MAX),
@@ -165,7 +174,7 @@ fn engine_settings(view: &NodeView) -> Settings {
 
 /// The handlers of this node with DRBD's variables (behaviour.md 6). Those of the resource would be
 /// lists with more than one volume.
-fn handler_plan(options: &DaemonOptions, view: &NodeView) -> HandlerPlan {
+fn handler_plan(options: &DaemonOptions, view: &NodeView) -> Result<HandlerPlan, Outcome> {
     let commands = view.handlers.iter().filter_map(|(name, command)| {
         Handler::from_name(name).map(|handler| (handler, command.clone()))
     });
@@ -183,10 +192,25 @@ fn handler_plan(options: &DaemonOptions, view: &NodeView) -> HandlerPlan {
         ("DRBD_PEER", peer.host.clone()),
         ("DRBD_PEERS", peer.host.clone()),
     ];
-    HandlerPlan {
+    Ok(HandlerPlan {
         commands: commands.collect(),
         environment: variables.map(|(name, value)| (name.to_owned(), value)).into(),
-    }
+        takeover: takeover(view)?,
+    })
+}
+
+fn takeover(view: &NodeView) -> Result<Takeover, Outcome> {
+    Ok(match &view.options.takeover {
+        view::Takeover::Both => Takeover::Both,
+        view::Takeover::FavourPrimary => Takeover::FavourPrimary,
+        view::Takeover::Witness(address) => {
+            let (me, peer) = (&view.me.host, &view.peer.host);
+            let cluster = Cluster::new(&view.resource, me, peer).map_err(|error| {
+                Outcome::failed(exit::FAILURE, format!("takeover witness: {error}"))
+            })?;
+            Takeover::Witness(Witness { address: address.clone(), cluster, node: me.clone() })
+        }
+    })
 }
 
 fn link_settings(view: &NodeView) -> Result<LinkSettings, Outcome> {

@@ -2,8 +2,10 @@
 //! loop: through `/bin/sh`, in a process group of its own, with DRBD's environment, its output in the
 //! log, and ended with all its children when it takes too long.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::process::{ExitStatus, Stdio};
+use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -11,7 +13,9 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
+use twinblk_proto::state::State;
 
+use super::takeover::{self, Takeover};
 use crate::engine::event::HandlerRunId;
 use crate::engine::handler::{Handler, HandlerOutcome, HandlerSet};
 
@@ -36,11 +40,14 @@ pub struct HandlerPlan {
     pub commands: BTreeMap<Handler, String>,
     /// DRBD's variables (behaviour.md 6).
     pub environment: Vec<(String, String)>,
+    /// Instead of a fence-peer command.
+    pub takeover: Takeover,
 }
 
 impl HandlerPlan {
     pub fn configured(&self) -> HandlerSet {
-        self.commands.keys().copied().collect()
+        let own = (self.takeover != Takeover::Both).then_some(Handler::FencePeer);
+        self.commands.keys().copied().chain(own).collect()
     }
 }
 
@@ -51,17 +58,42 @@ pub(super) struct Handlers {
     plan: HandlerPlan,
     ended: UnboundedSender<(HandlerRunId, HandlerOutcome)>,
     inbox: UnboundedReceiver<(HandlerRunId, HandlerOutcome)>,
+    /// Counts the times that both nodes came in sync, or ceased to be.
+    sync_turns: Rc<Cell<u64>>,
 }
 
 impl Handlers {
     pub(super) fn new(resource: &str, plan: HandlerPlan) -> Self {
         let (ended, inbox) = unbounded_channel();
-        Self { resource: resource.to_owned(), plan, ended, inbox }
+        let sync_turns = Rc::default();
+        Self { resource: resource.to_owned(), plan, ended, inbox, sync_turns }
+    }
+
+    /// The states of the pair changed: a grant is given back while both are in sync, and not later.
+    pub(super) fn state_changed(&self, old: &State, new: &State) {
+        let Takeover::Witness(witness) = &self.plan.takeover else { return };
+        let (was, is) = (takeover::is_in_sync(old), takeover::is_in_sync(new));
+        if was != is {
+            self.sync_turns.set(self.sync_turns.get() + 1);
+        }
+        if is && !was {
+            let turns = Rc::clone(&self.sync_turns);
+            let work = takeover::give_back(witness.clone(), self.resource.clone(), turns);
+            tokio::task::spawn_local(work);
+        }
     }
 
     /// Needs a `LocalSet`.
-    pub(super) fn start(&self, run: HandlerRunId, handler: Handler) {
+    pub(super) fn start(&self, run: HandlerRunId, handler: Handler, state: State) {
         let ended = self.ended.clone();
+        if handler == Handler::FencePeer && self.plan.takeover != Takeover::Both {
+            let (takeover, resource) = (self.plan.takeover.clone(), self.resource.clone());
+            tokio::task::spawn_local(async move {
+                let outcome = takeover::fence(takeover, &resource, state).await;
+                let _ = ended.send((run, outcome));
+            });
+            return;
+        }
         let Some(command) = self.plan.commands.get(&handler) else {
             let outcome = HandlerOutcome::Failed("is not configured".to_owned());
             let _ = ended.send((run, outcome));

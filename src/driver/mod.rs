@@ -33,6 +33,7 @@ mod serving;
 mod size_note;
 mod slab;
 mod snapshot;
+mod takeover;
 mod timers;
 
 pub use clients::Asked;
@@ -43,6 +44,7 @@ pub use open::BackingPlace;
 pub use roles::RoleTimes;
 pub use size_note::SizeNote;
 pub use snapshot::{ClientSnapshot, Snapshot};
+pub use takeover::Takeover;
 
 use crate::engine::event::Settings;
 use crate::link::LinkSettings;

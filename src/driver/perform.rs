@@ -105,7 +105,9 @@ impl Driver {
             }
             Effect::SetTimer { timer, at } => self.timers.set(timer, at.max(now)),
             Effect::ClearTimer(timer) => self.timers.clear(timer),
-            Effect::RunHandler { run, handler } => self.handlers.start(run, handler),
+            Effect::RunHandler { run, handler } => {
+                self.handlers.start(run, handler, self.engine.state());
+            }
             Effect::StateChanged { old, new, reason } => {
                 self.state_changed(old, new, &reason);
             }

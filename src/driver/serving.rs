@@ -23,6 +23,7 @@ impl Driver {
             self.clients.shut_down();
         }
         self.takeovers += u64::from(takes_the_peers_data(&new));
+        self.handlers.state_changed(&old, &new);
     }
 
     /// From now on clients can find this resource.

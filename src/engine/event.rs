@@ -97,6 +97,9 @@ pub struct Settings {
     pub disk_timeout: u32,
     /// Handlers that are configured.
     pub handlers: HandlerSet,
+    /// A Primary that is frozen because its peer could not be fenced tries again this much later; 0 =
+    /// never, as DRBD does.
+    pub fence_again_ms: u64,
     /// Size asked for by the administrator, in sectors; 0 = as large as both disks allow.
     pub user_sectors: u64,
     /// Slots of the activity log.
@@ -176,6 +179,7 @@ impl Default for Settings {
             fencing: FencingPolicy::DontCare,
             disk_timeout: 0,
             handlers: HandlerSet::default(),
+            fence_again_ms: 0,
             user_sectors: 0,
             al_extents: 1237,
             disk_flushes: true,
@@ -362,6 +366,8 @@ pub enum Timer {
     CommandRetry,
     /// Ask a kernel peer for the blocks that a verify found.
     Repair,
+    /// Try again to have the peer fenced.
+    FenceAgain,
 }
 
 /// Everything that can happen to a resource.

@@ -14,7 +14,7 @@ use twinblk_proto::state::{ConnectionState as C, DiskState as D, Role, State};
 
 use super::Engine;
 use super::effect::NoteLevel;
-use super::event::{FencingPolicy, HandlerRunId};
+use super::event::{FencingPolicy, HandlerRunId, Timer};
 use super::handler::{Handler, HandlerOutcome};
 
 /// The run under way, and what the last one said.
@@ -77,10 +77,21 @@ impl Engine {
         if back || self.state.connection >= C::WFReportParams {
             let text = "Ignoring fence-peer exit code: the connection was reestablished";
             self.note(NoteLevel::Info, text);
+            if is_unfenced_primary(&self.state) && self.state.suspended_fencing {
+                // It was lost again meanwhile: nobody else would ask.
+                self.begin_fencing();
+            }
         } else {
             self.apply_fencing(outcome);
         }
         self.fencing_ended_for_command();
+    }
+
+    /// A witness that could not be reached may be there again, or have given the grant back.
+    pub(super) fn fence_again(&mut self) {
+        if self.state.suspended_fencing && is_unfenced_primary(&self.state) {
+            self.begin_fencing();
+        }
     }
 
     fn apply_fencing(&mut self, outcome: &HandlerOutcome) {
@@ -120,6 +131,7 @@ impl Engine {
                 }
                 self.peer_is_fenced(D::Outdated, "fenced: the peer was stonithed");
             }
+            HandlerOutcome::Denied(why) => self.complain(why.clone()),
             other => self.complain(format!("fence-peer helper broken, {other}")),
         }
     }
@@ -134,5 +146,8 @@ impl Engine {
     fn complain(&mut self, text: String) {
         self.note(NoteLevel::Error, format!("fencing: {text}"));
         self.fence.complaint = text;
+        if self.settings.fence_again_ms > 0 && self.is_primary() {
+            self.set_timer(Timer::FenceAgain, self.settings.fence_again_ms);
+        }
     }
 }

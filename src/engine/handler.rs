@@ -77,13 +77,15 @@ pub enum HandlerOutcome {
     Exited(i32),
     /// It could not be started, was killed, or took too long: why.
     Failed(String),
+    /// The takeover policy does not allow it: why.
+    Denied(String),
 }
 
 impl std::fmt::Display for HandlerOutcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Exited(code) => write!(f, "returned {code}"),
-            Self::Failed(why) => f.write_str(why),
+            Self::Failed(why) | Self::Denied(why) => f.write_str(why),
         }
     }
 }
@@ -131,7 +133,7 @@ impl Engine {
         let Some(handler) = self.handlers.running.remove(&run) else { return };
         let level = match outcome {
             HandlerOutcome::Exited(_) => NoteLevel::Info,
-            HandlerOutcome::Failed(_) => NoteLevel::Warning,
+            HandlerOutcome::Failed(_) | HandlerOutcome::Denied(_) => NoteLevel::Warning,
         };
         self.note(level, format!("helper command: {}: {outcome}", handler.name()));
         match handler {

@@ -379,6 +379,7 @@ impl Engine {
             Timer::DiskTimeout => self.disk_timer(),
             Timer::CommandRetry => self.command_timer(),
             Timer::Repair => self.repair_timer(),
+            Timer::FenceAgain => self.fence_again(),
         }
     }
 }

@@ -27,6 +27,7 @@ fn row(spec: &Spec) -> String {
         Kind::Words => "words".to_owned(),
         Kind::Listen => "ADDRESS:PORT".to_owned(),
         Kind::Network => "ADDRESS/BITS".to_owned(),
+        Kind::Takeover => "both, favour-primary, witness HOST:PORT".to_owned(),
     };
     let effect = match spec.effect {
         Effect::Acts => "yes".to_owned(),

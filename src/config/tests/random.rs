@@ -75,6 +75,7 @@ fn setting() -> impl Strategy<Value = (Section, String)> {
             Kind::Words => "alice".to_owned(),
             Kind::Listen => format!("127.0.0.1:{}", 1 + number % 60_000),
             Kind::Network => format!("10.0.0.0/{}", number % 33),
+            Kind::Takeover => "both".to_owned(),
         };
         (spec.section, format!("{} {value};", spec.name))
     })

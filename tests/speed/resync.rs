@@ -1,5 +1,6 @@
 //! How fast a resync is, and what the application feels of it: ratios of one run.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::common::device::{copy_over_tcp, fill};
@@ -12,6 +13,12 @@ const ROUNDS: usize = 5;
 /// Writes whose latency is looked at, in each round and each way.
 const WRITES: usize = 1500;
 
+/// One measurement at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn is_in_sync(node: &Node) -> bool {
     let status = node.status();
     status.connection.as_str() == "Connected"
@@ -23,6 +30,7 @@ fn is_in_sync(node: &Node) -> bool {
 /// disk over TCP.
 #[test]
 fn a_resync_is_nearly_a_copy() {
+    let _alone = alone();
     let mut pair = Pair::prepare(PairOptions { size_bytes: SIZE_BYTES, ..PairOptions::default() });
     let copy = pair.alice.disk.with_file_name("copy.img");
     // Both are written once before: new blocks of a file cost its file system more.
@@ -78,6 +86,7 @@ fn p99_us(client: &mut NbdClient, mut goes_on: impl FnMut() -> bool) -> (u128, u
 /// While a resync runs, writes of the application take less than twice as long as without.
 #[test]
 fn the_application_hardly_feels_a_resync() {
+    let _alone = alone();
     let mut pair = Pair::in_sync(PairOptions { size_bytes: SIZE_BYTES, ..PairOptions::default() });
     let mut client = pair.alice.nbd();
     let mut content = vec![0x33_u8; 1 << 20];
