@@ -89,6 +89,8 @@ pub(super) struct Resize {
     growth: Option<Growth>,
     growths: u64,
     giving: Giving,
+    /// This node is to be the target of what is new, once its source says so.
+    taking: Option<SessionId>,
 }
 
 /// The way to being the source of what is new.
@@ -569,11 +571,23 @@ impl Engine {
             self.resize.giving = Giving::Due(session);
             return self.begin_giving();
         }
-        self.change("the device grew", |s| s.connection = C::WFSyncUUID);
+        // Connected until the source says so: a target holds the writes of its source back, and a
+        // kernel source, which grows last, waits for all of them before it does.
+        self.resize.taking = Some(session);
         if let Some(uuid) = self.status.held_sync_uuid.take()
             && let Err(why) = self.sync_uuid(uuid)
         {
             self.drop_session(C::ProtocolError, &why);
+        }
+    }
+
+    /// The source of the new space says that it is.
+    pub(super) fn take_new_space(&mut self) {
+        let wanted = self.resize.taking.take();
+        if wanted.is_some_and(|session| self.is_session(session))
+            && self.state.connection == C::Connected
+        {
+            self.change("the device grew", |s| s.connection = C::WFSyncUUID);
         }
     }
 }

@@ -85,6 +85,7 @@ impl Engine {
         if self.holds_sync_uuid(uuid) {
             return Ok(());
         }
+        self.take_new_space();
         if !self.local_usable() || self.state.peer_disk < D::Inconsistent {
             // A disk went meanwhile, and the resync with it.
             return Ok(());

@@ -19,6 +19,7 @@ mod discard;
 mod failures;
 mod first_sync;
 mod kernel_attach;
+mod resize;
 mod resync;
 mod resync_speed;
 mod roles;
