@@ -27,7 +27,7 @@ impl Engine {
         );
         let read = ClientRead { request, range, remote: false, since: self.now };
         let key = self.reads.insert(read);
-        if self.locally_good(range) {
+        if self.locally_good(range) && !self.may_have_been_read_at_peer(range) {
             self.disk_op(Purpose::ClientRead(key), DiskAction::Read { range });
             self.status.counters.disk_read += u64::from(range.count);
         } else {
@@ -117,6 +117,10 @@ impl Engine {
 
     pub(super) fn data_refused(&mut self, key: u64) {
         if let Some(read) = self.reads.remove(key) {
+            if self.state.disk == D::UpToDate {
+                self.status.begun_as_target.clear();
+                return self.client_read(read.request, read.range);
+            }
             let operation = ClientOperation::Read { range: read.range };
             self.freeze_or_fail(read.request, operation);
         }
@@ -124,6 +128,7 @@ impl Engine {
 
     /// The connection is gone: reads that the peer was to answer look for data again.
     pub(super) fn reads_lost_peer(&mut self) {
+        self.status.begun_as_target.clear();
         for key in self.reads.keys() {
             if self.reads.get(key).is_some_and(|read| read.remote) {
                 let read = self.reads.remove(key).expect("just seen");

@@ -107,6 +107,8 @@ pub(super) struct Story {
     pub(super) exposed_before: Option<u64>,
     /// Opened while a handshake ran.
     pub(super) held_disk: Option<super::event::AttachedDisk>,
+    /// Client writes that were under way when this disk stopped being resync target.
+    pub(super) begun_as_target: Vec<u64>,
     /// A disk that is Negotiating says Inconsistent: blocks that it may have lost are marked.
     pub(super) attaches_suspect: bool,
     /// Answers wait for the peer's new generation.

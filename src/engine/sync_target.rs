@@ -421,6 +421,7 @@ impl Engine {
         self.record.edit(|record| record.generations.finish_as_target(&peer, primary));
         self.target.ready = false;
         self.emit(Effect::ClearTimer(Timer::Resync));
+        self.remember_writes_of_target();
         self.note(NoteLevel::Info, "resync done: this disk is UpToDate");
         self.change("resync done", |s| {
             s.connection = C::Connected;

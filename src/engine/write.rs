@@ -486,6 +486,24 @@ impl Engine {
             .min()
     }
 
+    /// This disk is UpToDate from now on. What is being written may still be old here, and clients
+    /// may have seen the peer's copy of it.
+    pub(super) fn remember_writes_of_target(&mut self) {
+        let open = self.writes.iter().filter(|(_, write)| write.started && !write.answered);
+        self.status.begun_as_target = open.map(|(key, _)| key).collect();
+    }
+
+    /// Whether the peer's copy of the range is to be read until a write is answered: a client that
+    /// saw the new content there must not see the old one here (I9).
+    pub(super) fn may_have_been_read_at_peer(&self, range: SectorRange) -> bool {
+        self.is_connected()
+            && self.state.peer_disk == D::UpToDate
+            && self.status.begun_as_target.iter().any(|&key| {
+                let write = self.writes.get(key);
+                write.is_some_and(|write| !write.answered && write.range.overlaps(&range))
+            })
+    }
+
     pub(super) fn writes_open(&self) -> bool {
         self.writes.iter().any(|(_, write)| !write.answered)
     }

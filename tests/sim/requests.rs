@@ -163,8 +163,13 @@ impl<E: Subject> World<E> {
                         let text = format!("{request:?}: {} sectors for {range:?}", content.len());
                         return self.violate(Invariant::Contract, text);
                     }
-                    let outcome = self.oracle.observe_read(node, range, &content, pending.begun);
-                    self.check(outcome);
+                    // A promotion counts once a crash would not undo it; what is read before is
+                    // not certain.
+                    if !self.nodes[node].promotion_due {
+                        let outcome =
+                            self.oracle.observe_read(node, range, &content, pending.begun);
+                        self.check(outcome);
+                    }
                     Reply::Content(content)
                 }
                 (Wish::Write { range, fua }, None) => {
@@ -185,6 +190,8 @@ impl<E: Subject> World<E> {
                     }
                     Reply::Done
                 }
+                // Nor is it certain what a flush covers: the crash before may have lost it.
+                (Wish::Flush, None) if self.nodes[node].promotion_due => Reply::Done,
                 (Wish::Flush, None) => {
                     self.check_answered_flush(node, &pending.covered);
                     self.oracle.answer_flush(node, pending.begun, &pending.covered);

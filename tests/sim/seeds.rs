@@ -50,8 +50,11 @@ const REGRESSIONS: &[u64] = &[
     4_000_399, // I11: as 4_000_256, with the peer connected
     2_000_005, // I10: a source crashed before it heard of the end, and was promoted alone
     2_000_081, // I10: the same
+    1_000_924, // I9: the end of a resync took back what was read at the peer
     2_000_043, // I11: blocks stayed marked on a source that failed its last flush
     2_000_296, // the oracle made a fork answer for a write under way on the other node
+    2_000_949, // the oracle made a node answer for writes begun on the other while it was promoted
+    2_000_608, // the oracle took a read during a promotion for one after it
     3_000_249, // the oracle knew a Primary as served by its peer only from the first resync block
 ];
 /// Fresh seeds of an ordinary test run.

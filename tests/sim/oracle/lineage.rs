@@ -307,12 +307,15 @@ impl Lineage {
         Ok(())
     }
 
-    /// The clients of `node` go another way from here: what others have under way goes on without
-    /// them. The disk may hold some of it, in its cache, below what it shows.
-    pub fn part(&mut self, log: &WriteLog, node: usize) {
+    /// The clients of the node `other` go another way from here: what they have under way goes on
+    /// without these. The disk may hold some of it, in its cache, below what it shows.
+    pub fn part(&mut self, log: &WriteLog, other: usize) {
+        let is_theirs = |number: &mut u64| {
+            let write = log.get(*number);
+            write.node == other && write.answered.is_none()
+        };
         for (sector, entry) in &mut self.sectors {
-            let foreign = |number: &u64| log.get(*number).node != node;
-            for number in entry.writes.extract_if(.., |number| foreign(number)) {
+            for number in entry.writes.extract_if(.., is_theirs) {
                 entry.earlier.insert(left_by(log, number, *sector));
             }
         }
@@ -476,7 +479,7 @@ mod tests {
         let open = write(&mut log, &mut lineage, 3, None);
         let mut parted = lineage.clone();
         parted.pin(&log, 4, |_| stamp(old, 7)).expect("no reads yet");
-        parted.part(&log, 1);
+        parted.part(&log, 0);
         parted.observe(&log, 7, stamp(old, 7), 5, 6).expect("the base");
         log.answer(open, 7, false);
         parted.observe(&log, 7, stamp(old, 7), 8, 9).expect("still the base");

@@ -141,9 +141,12 @@ impl Oracle {
     }
 
     /// After a fork, once it is certain what the node's clients see: writes that are under way on
-    /// the other node are not theirs.
+    /// one node, begun while it was promoted perhaps, are none of the other's.
     pub fn part(&mut self, node: usize) {
-        self.lineages[self.of_node[node]].part(&self.log, node);
+        assert!(self.lineages_differ(), "a fork came before");
+        for node in [node, 1 - node] {
+            self.lineages[self.of_node[node]].part(&self.log, 1 - node);
+        }
     }
 
     /// The node takes over the data of its peer. What its clients have under way, frozen perhaps,

@@ -192,6 +192,29 @@ pub fn diskless_primary_is_served_by_its_peer<E: Subject>() {
     assert_eq!(crate::stamp::write_number(stage.world.nodes[0].medium.view(4)), 2);
 }
 
+/// I9: a write is slow on the disk of a Primary that is resync target, and was read at the peer
+/// already. The end of the resync does not bring the old content back.
+pub fn the_end_of_a_resync_takes_no_read_back<E: Subject>() {
+    let mut stage = Stage::<E>::pair();
+    stage.must(0, Verb::Detach { force: false });
+    stage.write(0, 0, 512);
+    stage.must(0, Verb::Attach);
+    stage.until("target", |stage| stage.connection(0) == ConnectionState::SyncTarget);
+    let quick_us = std::mem::replace(&mut stage.world.swarm.disk.latency_us, 400_000);
+    let slow = stage.begin(0, super::stage::write(1000, 8));
+    stage.until("being written here", |stage| stage.world.nodes[0].is_writing(1000));
+    stage.world.swarm.disk.latency_us = quick_us;
+    stage.until("written there", |stage| {
+        crate::stamp::write_number(stage.world.nodes[1].medium.view(1000)) == 2
+    });
+    assert_eq!(crate::stamp::write_number(stage.read(0, 1000, 8)[0]), 2);
+    stage.until("UpToDate", |stage| stage.disk(0) == DiskState::UpToDate);
+    assert!(!stage.is_answered(slow), "still being written");
+    assert_eq!(crate::stamp::write_number(stage.read(0, 1000, 8)[0]), 2);
+    stage.answer(slow);
+    stage.heals();
+}
+
 /// I1: half a resync holds not everything that was answered: without the peer that does, a flush of it
 /// promises nothing.
 pub fn a_flush_of_half_a_resync_is_an_error<E: Subject>() {
