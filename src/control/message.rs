@@ -98,6 +98,14 @@ pub enum Command {
     /// Hold a resync on.
     PauseSync,
     ResumeSync,
+    /// See whether the peer answers; the answer shows in the state of the connection.
+    ProbePeer,
+    /// Give the service on top to the other node, in order.
+    Handover,
+    /// Take no part in elections, after giving up what is served here; or take part again.
+    Standby {
+        on: bool,
+    },
     /// One status response.
     Status,
     /// A status response now and after every change, until the client closes.

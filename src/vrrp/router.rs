@@ -34,6 +34,7 @@ struct Router {
     links: Vec<Link>,
     instances: Vec<Instance>,
     slots: Vec<Slot>,
+    has_addresses: Vec<bool>,
     groups: Vec<Group>,
     guard: Option<Guard>,
     outlet: Outlet,
@@ -64,12 +65,7 @@ pub async fn run(
         };
         match command {
             Some(Command::Stop) => break,
-            Some(Command::Tracker { instance, tracker, good }) => {
-                let trackers = router.instances.get(instance).map(|i| i.settings().trackers.len());
-                if trackers.is_some_and(|count| tracker < count) {
-                    router.give(instance, Event::Tracker { index: tracker, good });
-                }
-            }
+            Some(command) => router.obey(command),
             None => has_more = router.turn(),
         }
     }
@@ -121,6 +117,7 @@ impl Router {
             changes: watch_changes(Changes::open()?)?,
             frames,
             links: Vec::new(),
+            has_addresses: vec![false; instances.len()],
             instances,
             slots,
             groups: plan.groups,
@@ -152,6 +149,30 @@ impl Router {
     fn deadline(&self) -> Option<Time> {
         let instances = self.instances.iter().filter_map(Instance::deadline);
         instances.chain(self.slots.iter().filter_map(Slot::next_frame_at)).min()
+    }
+
+    fn obey(&mut self, command: Command) {
+        let (instance, event) = match command {
+            Command::Tracker { instance, tracker, good } => {
+                (instance, Event::Tracker { index: tracker, good })
+            }
+            Command::Serve { instance, serves } => (instance, Event::Serve(serves)),
+            Command::Veto { instance, is_vetoed } => (instance, Event::Veto(is_vetoed)),
+            Command::MayPreempt { instance, may_preempt } => {
+                (instance, Event::MayPreempt(may_preempt))
+            }
+            Command::Yield { instance } => (instance, Event::Yield),
+            Command::Stop => return,
+        };
+        let Some(settings) = self.instances.get(instance).map(Instance::settings) else { return };
+        let is_known = match event {
+            Event::Tracker { index, .. } => index < settings.trackers.len(),
+            Event::Serve(_) => settings.bound,
+            _ => true,
+        };
+        if is_known {
+            self.give(instance, event);
+        }
     }
 
     /// Returns whether a socket may have more.
@@ -238,9 +259,11 @@ impl Router {
             }
             Effect::AddAddresses => {
                 slot.add_addresses(&mut self.netlink, guard, &self.links, settings);
+                self.has_addresses[index] = true;
             }
             Effect::RemoveAddresses => {
                 slot.remove_addresses(&mut self.netlink, guard, &self.links, settings);
+                self.has_addresses[index] = false;
             }
             Effect::Announce { repeat } => {
                 slot.announce(now, repeat, &self.links, settings);
@@ -268,15 +291,17 @@ impl Router {
     }
 
     fn tell_status(&self) {
-        let status =
-            self.instances.iter().zip(&self.slots).map(|(instance, slot)| InstanceStatus {
-                name: instance.settings().name.clone(),
-                interface: slot.interface().to_owned(),
-                state: instance.state(),
-                effective_priority: instance.effective_priority(),
-                master: instance.heard_master().map(|(address, _)| address),
-                counters: *instance.counters(),
-            });
+        let parts = self.instances.iter().zip(&self.slots).zip(&self.has_addresses);
+        let status = parts.map(|((instance, slot), has_addresses)| InstanceStatus {
+            name: instance.settings().name.clone(),
+            interface: slot.interface().to_owned(),
+            state: instance.state(),
+            effective_priority: instance.effective_priority(),
+            is_in_doubt: instance.is_in_doubt(),
+            has_addresses: *has_addresses,
+            master: instance.heard_master().map(|(address, _)| address),
+            counters: *instance.counters(),
+        });
         self.outlet.status.send_replace(status.collect());
     }
 }
