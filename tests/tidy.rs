@@ -13,7 +13,7 @@ use std::path::Path;
 
 /// Modules of one line do not know each other. A new top-level module is given its place here.
 const LAYERS: [&[&str]; 8] = [
-    &["buffer"],
+    &["buffer", "mountinfo"],
     &["engine", "meta", "election", "config"],
     &["disk", "link", "nbd", "vrrp", "service", "witness"],
     &["driver"],
