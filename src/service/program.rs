@@ -77,7 +77,7 @@ async fn run_shell(text: &str, limit: Duration) -> Result<(), String> {
 async fn run(mut command: tokio::process::Command, limit: Duration) -> Result<(), String> {
     command.kill_on_drop(true).stdin(std::process::Stdio::null());
     match tokio::time::timeout(limit, command.output()).await {
-        Err(_) => Err(format!("not done within {} s", limit.as_secs())),
+        Err(_) => Err(format!("did not end within {} ms", limit.as_millis())),
         Ok(Err(error)) => Err(error.to_string()),
         Ok(Ok(output)) if output.status.success() => Ok(()),
         Ok(Ok(output)) => {

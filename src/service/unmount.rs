@@ -1,10 +1,10 @@
 //! Unmounting, whoever is in the way.
 //!
 //! ```text
-//!   sync            so that the unmount itself has little to write
-//!   umount          of what is mounted below, then of the point
+//!   umount          of what is mounted below, then of the point; it writes what is dirty
 //!   SIGTERM         to every process that uses it, named in the log
 //!   SIGKILL         to those that stay
+//!   sync            while there is somebody to hold it open
 //!   umount --lazy   the last resort: nobody finds the file system any more, but who has it open
 //!                   goes on, and its device stays in use
 //! ```
@@ -35,9 +35,7 @@ const STACKED_MAX: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnmountLimits {
-    /// For what is dirty to be written: 1 GiB at 50 MB/s.
-    pub sync: Duration,
-    /// For each umount(8).
+    /// For each umount(8), which writes what is dirty: 1 GiB at 50 MB/s.
     pub unmount: Duration,
     /// Between SIGTERM and SIGKILL.
     pub terminate: Duration,
@@ -48,8 +46,7 @@ pub struct UnmountLimits {
 impl Default for UnmountLimits {
     fn default() -> Self {
         Self {
-            sync: Duration::from_secs(20),
-            unmount: Duration::from_secs(10),
+            unmount: Duration::from_secs(20),
             terminate: Duration::from_secs(3),
             kill: Duration::from_secs(2),
         }
@@ -90,10 +87,6 @@ async fn unmount_top(
     done: &mut Unmounted,
 ) -> Result<(), ServiceError> {
     let point = &mount.point;
-    if !synced(point, limits.sync).await {
-        let limit_s = limits.sync.as_secs();
-        tracing::warn!(point = %point.display(), limit_s, "what is dirty is not written in time");
-    }
     let protected = Protected::of_this_process();
     let mut why = match attempt(mount, limits).await? {
         Attempt::Gone => return Ok(()),
@@ -184,6 +177,7 @@ async fn let_go(
     );
     // One that hangs has taken it out of sight already.
     if !is_gone(mount)? {
+        sync(point, limits.unmount).await;
         let words = vec!["--lazy".into(), point.clone().into()];
         let outcome = run_tool(UMOUNT, words, limits.unmount).await;
         if !is_gone(mount)? {
@@ -220,19 +214,15 @@ async fn look(mount: &Mount) -> Vec<User> {
     thread::within(LOOK_LIMIT, move || users::users(device)).await.unwrap_or_default()
 }
 
-/// Whether what is dirty reached the device. An error counts: it will not get better by waiting.
-async fn synced(point: &Path, limit: Duration) -> bool {
+/// What is dirty would be lost with the device.
+async fn sync(point: &Path, limit: Duration) {
     let path = point.to_owned();
     let synced = thread::within(limit, move || {
         File::open(path).and_then(|folder| Ok(rustix::fs::syncfs(folder)?))
     });
-    match synced.await {
-        None => false,
-        Some(Ok(())) => true,
-        Some(Err(error)) => {
-            tracing::warn!(point = %point.display(), %error, "what is dirty is not written");
-            true
-        }
+    let silent = || Err(std::io::Error::from(std::io::ErrorKind::TimedOut));
+    if let Err(error) = synced.await.unwrap_or_else(silent) {
+        tracing::error!(point = %point.display(), %error, "what is dirty is not written");
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use twinblk::service::{FileSystem, UnmountLimits};
 
@@ -13,6 +14,8 @@ use super::alone::{is_there, must, wait_until};
 const SIZE_BYTES: u64 = 16 << 20;
 
 pub struct Disk {
+    /// What the image lies on, if that is not the temporary folder.
+    below: Option<Fuse>,
     pub folder: TempDir,
     /// The link.
     pub device: PathBuf,
@@ -25,10 +28,17 @@ impl Disk {
         let folder = TempDir::new().expect("a temporary folder");
         let image = folder.path().join("image");
         File::create(&image).and_then(|file| file.set_len(SIZE_BYTES)).expect("an image");
-        Self::over(folder, &image)
+        Self::over(folder, &image, None)
     }
 
-    pub fn over(folder: TempDir, image: &Path) -> Option<Self> {
+    /// On a file that does not answer while its server is stopped.
+    pub fn on_fuse() -> Option<Self> {
+        let fuse = Fuse::new()?;
+        let image = fuse.point.path().join("nbd");
+        Self::over(TempDir::new().expect("a temporary folder"), &image, Some(fuse))
+    }
+
+    fn over(folder: TempDir, image: &Path, below: Option<Fuse>) -> Option<Self> {
         if !is_there("mkfs.ext4") || !is_there("losetup") {
             println!("skipped: no mkfs.ext4 (e2fsprogs) or losetup (mount)");
             return None;
@@ -47,7 +57,7 @@ impl Disk {
         let loop_device = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         let device = folder.path().join("drbd0");
         std::os::unix::fs::symlink(&loop_device, &device).expect("a link");
-        Some(Self { folder, device, loop_device })
+        Some(Self { below, folder, device, loop_device })
     }
 
     /// On a mount point that does not exist yet, with a name that the kernel has to escape.
@@ -56,7 +66,6 @@ impl Disk {
         file_system.kind = Some("ext4".to_owned());
         file_system.options = vec!["noatime".to_owned(), "nodev".to_owned()];
         file_system.unmount_limits = UnmountLimits {
-            sync: Duration::from_secs(5),
             unmount: Duration::from_secs(5),
             terminate: Duration::from_millis(300),
             kill: Duration::from_secs(2),
@@ -68,6 +77,10 @@ impl Disk {
         self.folder.path().join(name)
     }
 
+    pub fn fuse(&self) -> &Fuse {
+        self.below.as_ref().expect("a disk on FUSE")
+    }
+
     pub fn is_in_use(&self) -> bool {
         use rustix::fs::{Mode, OFlags};
         let flags = OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC;
@@ -77,6 +90,8 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
+        // Whatever waits for it fails now.
+        self.below = None;
         // Freed by the kernel as soon as nothing is mounted from it.
         let _ = Command::new("losetup").args(["--detach", &self.loop_device]).status();
     }
@@ -108,5 +123,40 @@ impl Drop for Squatter {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// nbdfuse in front of nbdkit.
+pub struct Fuse {
+    child: Child,
+    point: TempDir,
+}
+
+impl Fuse {
+    fn new() -> Option<Self> {
+        if !is_there("nbdfuse") || !is_there("nbdkit") {
+            println!("skipped: no nbdfuse (libnbd-bin) or nbdkit");
+            return None;
+        }
+        let point = TempDir::new().expect("a temporary folder");
+        let mut command = Command::new("nbdfuse");
+        command.arg(point.path()).args(["[", "nbdkit", "--exit-with-parent", "memory", "16M", "]"]);
+        let child = command.stdin(Stdio::null()).spawn().expect("nbdfuse runs");
+        let fuse = Self { child, point };
+        let image = fuse.point.path().join("nbd");
+        wait_until("the file is there", Duration::from_secs(10), || image.exists());
+        Some(fuse)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("our child");
+    }
+}
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+        let _ = self.child.wait();
+        let _ = Command::new("umount").args(["--lazy"]).arg(self.point.path()).status();
     }
 }
