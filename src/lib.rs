@@ -9,6 +9,8 @@
 //!      |        \__________________________
 //!   disk  link  nbd  vrrp  witness   shells: I/O, no decisions; they do not know each other
 //!      |     |    |    |
+//!   program            runs a program of others: group, user, time limit
+//!      |
 //!   engine meta config election      the sans-io core, the on-disk format, drbd.conf, who serves
 //!      |     |    |
 //!   buffer  proto      payload memory; wire packets
@@ -34,5 +36,6 @@ pub mod link;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod meta;
 pub mod nbd;
+pub mod program;
 pub mod vrrp;
 pub mod witness;
