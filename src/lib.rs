@@ -7,8 +7,10 @@
 //!      |
 //!   driver             the only loop of a resource: events in, engine.handle, effects out
 //!      |        \__________________________
-//!   disk  link  nbd  vrrp  witness  service   shells: I/O, no decisions; they do not know each other
+//!   disk  link  nbd  vrrp  witness  service   shells: I/O, no decisions, strangers to each other
 //!      |     |    |    |
+//!   program            runs a program of others: group, user, time limit
+//!      |
 //!   engine meta config election      the sans-io core, the on-disk format, drbd.conf, who serves
 //!      |     |    |
 //!   buffer  proto  mountinfo   payload memory; wire packets; what is mounted
@@ -35,6 +37,7 @@ pub mod link;
 pub mod meta;
 pub mod mountinfo;
 pub mod nbd;
+pub mod program;
 pub mod service;
 pub mod vrrp;
 pub mod witness;

@@ -9,11 +9,15 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use super::error::ServiceError;
+use crate::program;
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// For a killed process to be gone.
+const STUCK_LIMIT: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
@@ -59,31 +63,32 @@ impl Program {
 
 /// A program of the system, found in PATH.
 pub(super) async fn run_tool(
-    program: &str,
+    name: &str,
     words: Vec<OsString>,
     limit: Duration,
 ) -> Result<(), String> {
-    let mut command = tokio::process::Command::new(program);
-    command.args(words);
-    run(command, limit).await
+    let words = std::iter::once(name.into()).chain(words);
+    run(&program::Program::arguments(words), limit).await
 }
 
 async fn run_shell(text: &str, limit: Duration) -> Result<(), String> {
-    let mut command = tokio::process::Command::new("/bin/sh");
-    command.args(["-c", text]);
-    run(command, limit).await
+    run(&program::Program::shell(text), limit).await
 }
 
-async fn run(mut command: tokio::process::Command, limit: Duration) -> Result<(), String> {
-    command.kill_on_drop(true).stdin(std::process::Stdio::null());
-    match tokio::time::timeout(limit, command.output()).await {
-        Err(_) => Err(format!("did not end within {} ms", limit.as_millis())),
-        Ok(Err(error)) => Err(error.to_string()),
-        Ok(Ok(output)) if output.status.success() => Ok(()),
-        Ok(Ok(output)) => {
-            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            Err(format!("{}: {said}", output.status))
-        }
+/// Why not, in words.
+async fn run(program: &program::Program, limit: Duration) -> Result<(), String> {
+    let program = program.clone().with_limit(limit);
+    // A process that waits for a disk cannot be ended by any signal: it is left behind.
+    let outcome = timeout(limit + program::GRACE + STUCK_LIMIT, program::run(&program)).await;
+    let Ok(outcome) = outcome else {
+        return Err(format!("did not end within {} ms, and cannot be killed", limit.as_millis()));
+    };
+    if outcome.ending.is_success() {
+        return Ok(());
+    }
+    match outcome.output.join("; ") {
+        said if said.is_empty() => Err(outcome.ending.to_string()),
+        said => Err(format!("{}: {said}", outcome.ending)),
     }
 }
 
@@ -125,6 +130,21 @@ mod tests {
         assert!(matches!(error, ServiceError::NotStopped { .. }), "{error:?}");
         let error = block_on(slow.perform()).expect_err("too slow");
         assert!(matches!(error, ServiceError::NeitherStartedNorStopped { .. }), "{error:?}");
+    }
+
+    /// A daemon inherits the output of the command that starts it, and never closes it.
+    #[test]
+    fn a_start_is_over_when_its_command_is() {
+        let folder = tempfile::tempdir().expect("folder");
+        let note = folder.path().join("process");
+        let start = format!("sleep 60 & echo $! > {}", note.display());
+        let started = std::time::Instant::now();
+        block_on(program(&start, "").perform()).expect("started");
+        assert!(started.elapsed() < Duration::from_secs(20));
+        let process = std::fs::read_to_string(note).expect("its number");
+        let process = process.trim().parse().ok().and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(process.expect("a number"), rustix::process::Signal::KILL)
+            .expect("it lives");
     }
 
     #[test]
