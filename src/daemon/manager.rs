@@ -490,6 +490,7 @@ impl Handler for Desk {
                     .with_hint("twinblk daemon --keepalived FILE");
             }
             Command::Status
+            | Command::Instances
             | Command::Watch
             | Command::WaitConnect
             | Command::WaitSync

@@ -12,10 +12,12 @@
 //! waits for a disk or a program runs in the loop: steps are tasks that report when they end.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 mod binding;
 mod data;
 mod handle;
+pub mod plan;
 mod runner;
 mod steps;
 
@@ -33,6 +35,8 @@ pub struct Plan {
     pub services: Vec<ServicePlan>,
     /// Of what is started and mounted, for whoever finds it after this process died.
     pub note: Note,
+    /// Before VRRP begins (`vrrp_startup_delay`).
+    pub startup_delay: Duration,
 }
 
 /// A service on a resource, bound to the instances of one sync group, or to one instance.

@@ -68,6 +68,7 @@ impl Runner {
         for cleared in clear(&self.plan.note, &estates, end_device).await {
             tracing::warn!(resource = cleared.resource, "cleared what a dead daemon left");
         }
+        sleep(self.plan.startup_delay).await;
         let vrrp::Handle { commands, mut occurrences, mut status, thread } =
             vrrp::spawn(self.plan.vrrp)?;
         let (ended, mut steps) = mpsc::unbounded_channel();
