@@ -7,7 +7,7 @@
 //!      |
 //!   driver             the only loop of a resource: events in, engine.handle, effects out
 //!      |        \__________________________
-//!   disk  link  nbd  vrrp  witness   shells: I/O, no decisions; they do not know each other
+//!   disk  link  nbd  vrrp  witness  watch   shells: I/O, no decisions; they do not know each other
 //!      |     |    |    |
 //!   program            runs a program of others: group, user, time limit
 //!      |
@@ -38,4 +38,5 @@ pub mod meta;
 pub mod nbd;
 pub mod program;
 pub mod vrrp;
+pub mod watch;
 pub mod witness;

@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 9] = [
     &["buffer"],
     &["engine", "meta", "election", "config"],
     &["program"],
-    &["disk", "link", "nbd", "vrrp", "service", "witness"],
+    &["disk", "link", "nbd", "vrrp", "service", "witness", "watch"],
     &["driver"],
     &["control"],
     &["daemon"],
