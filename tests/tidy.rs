@@ -13,10 +13,10 @@ use std::path::Path;
 
 /// Modules of one line do not know each other. A new top-level module is given its place here.
 const LAYERS: [&[&str]; 9] = [
-    &["buffer"],
+    &["buffer", "mountinfo"],
     &["engine", "meta", "election", "config"],
     &["program"],
-    &["disk", "link", "nbd", "vrrp", "service", "witness", "watch"],
+    &["disk", "link", "nbd", "vrrp", "service", "witness", "watch", "notify"],
     &["driver"],
     &["control"],
     &["daemon"],
