@@ -56,8 +56,7 @@ pub(super) fn prepare(options: &DaemonOptions) -> Result<Option<(Handle, Runner)
             wait_for_peer: (seconds > 0).then(|| Duration::from_secs(seconds.into())),
         })
     };
-    let (plan, _feeds) = plan(&config, &places, facts)?;
-    Ok(Some(failover::new(plan)))
+    Ok(Some(failover::new(plan(&config, &places, facts)?)))
 }
 
 fn own_program() -> PathBuf {

@@ -20,19 +20,23 @@ mod handle;
 pub mod plan;
 mod runner;
 mod steps;
+mod watching;
 
 pub use handle::Handle;
 pub use runner::{Runner, new};
 
 use crate::election::failover::ServiceSettings;
 use crate::service::{Estate, FileSystem, Note, Program};
-use crate::vrrp;
+use crate::{vrrp, watch};
 
 /// What a configuration asks for.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub vrrp: vrrp::Plan,
     pub services: Vec<ServicePlan>,
+    pub watch: watch::Plan,
+    /// For each watcher the instances and trackers that it feeds.
+    pub fed: Vec<watching::Fed>,
     /// Of what is started and mounted, for whoever finds it after this process died.
     pub note: Note,
     /// Before VRRP begins (`vrrp_startup_delay`).

@@ -37,18 +37,20 @@ pub enum PlanError {
     Settings { name: String, error: WrongSettings },
     #[error("vrrp_instance {instance}: drbd_resource {resource}: {why}")]
     Resource { instance: String, resource: String, why: String },
+    #[error("{what}: {error}")]
+    User { what: String, error: String },
 }
 
 /// Which tracker of which instance something outside feeds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Feed {
-    pub instance: usize,
-    pub tracker: usize,
-    pub source: Source,
+pub(super) struct Feed {
+    pub(super) instance: usize,
+    pub(super) tracker: usize,
+    pub(super) source: Source,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub(super) enum Source {
     /// By their places in [`Keepalived`].
     Script(usize),
     Process(usize),
@@ -63,12 +65,11 @@ pub struct Places {
     pub address_guard: Option<GuardProgram>,
 }
 
-/// The plan, and who feeds its trackers.
 pub fn plan(
     config: &Keepalived,
     places: &Places,
     facts: impl Fn(&str) -> Result<ResourceFacts, String>,
-) -> Result<(Plan, Vec<Feed>), PlanError> {
+) -> Result<Plan, PlanError> {
     let mut feeds = Vec::new();
     let mut instances = Vec::new();
     let groups: Vec<Group> = config
@@ -114,22 +115,34 @@ pub fn plan(
             .check()
             .map_err(|error| PlanError::Settings { name: settings.name.clone(), error })?;
     }
-    let placements = instances
-        .into_iter()
-        .zip(&config.instances)
-        .map(|(settings, instance)| Placement { interface: instance.interface.clone(), settings });
+    let placements = instances.into_iter().enumerate().map(|(index, settings)| Placement {
+        interface: config.instances[index].interface.clone(),
+        settings,
+        tracked_interfaces: interfaces_of(index, &feeds),
+    });
     let vrrp = vrrp::Plan {
         instances: placements.collect(),
         groups: groups.into_iter().filter(|group| !group.members.is_empty()).collect(),
         guard: places.address_guard.clone(),
     };
-    let plan = Plan {
+    let (watch, fed) = super::watching::watchers(config, &feeds)?;
+    Ok(Plan {
         vrrp,
+        watch,
+        fed,
         services,
         note: Note::of(&places.run_dir),
         startup_delay: Duration::from_micros(config.global.startup_delay_us),
+    })
+}
+
+fn interfaces_of(instance: usize, feeds: &[Feed]) -> Vec<(usize, String)> {
+    let of = feeds.iter().filter(|feed| feed.instance == instance);
+    let interface = |feed: &Feed| match &feed.source {
+        Source::Interface(name) => Some((feed.tracker, name.clone())),
+        _ => None,
     };
-    Ok((plan, feeds))
+    of.filter_map(interface).collect()
 }
 
 /// Its addresses wait for the data; returns the place of the tracker that speaks for it.
@@ -345,7 +358,7 @@ mod tests {
     use super::*;
     use crate::config::keepalived::parse;
 
-    fn planned(text: &str) -> (Plan, Vec<Feed>) {
+    fn planned(text: &str) -> Plan {
         let config = parse(Path::new("keepalived.conf"), text).expect("loads");
         let places = Places { run_dir: PathBuf::from("/run/twinblk"), address_guard: None };
         let facts = |name: &str| match name {
@@ -358,7 +371,7 @@ mod tests {
     #[test]
     fn the_classic_pair_becomes_what_keepalived_makes_of_it() {
         let text = include_str!("../../tests/data/keepalived/nginx-a.conf");
-        let (plan, feeds) = planned(text);
+        let plan = planned(text);
         let [placement] = &plan.vrrp.instances[..] else { panic!("one") };
         let settings = &placement.settings;
         assert_eq!(placement.interface, "eth0");
@@ -367,7 +380,8 @@ mod tests {
         assert_eq!(settings.announcements, AnnouncementSettings::default());
         assert_eq!(settings.trackers[0].name, "chk_nginx");
         assert!(!settings.bound && plan.services.is_empty());
-        assert_eq!(feeds, [Feed { instance: 0, tracker: 0, source: Source::Script(0) }]);
+        assert_eq!(plan.fed, [[(0, 0)]]);
+        assert_eq!(plan.watch.trackers.len(), 1);
     }
 
     #[test]
@@ -378,7 +392,7 @@ mod tests {
             drbd_resource r0 {\n mount /dev/drbd0 /srv ext4 noatime\n start \"start x\" timeout 5\n \
             stop \"stop x\"\n }\n}\n\
             vrrp_instance B {\n interface eth1\n virtual_router_id 1\n virtual_ipaddress {\n 10.1.0.1\n }\n}\n";
-        let (plan, feeds) = planned(text);
+        let plan = planned(text);
         let service = &plan.services[0];
         let names: Vec<&str> = service.settings.steps.iter().map(|step| &*step.name).collect();
         let expected = ["promote r0", "attach r0", "mount /srv", "addresses of A", "start x"];
@@ -393,7 +407,7 @@ mod tests {
             assert_eq!(settings.trackers[0].weight, 0, "a group counts without weight");
             assert_eq!(settings.trackers[1].name, DATA_TRACKER);
         }
-        assert_eq!(feeds.len(), 2);
+        assert_eq!(plan.fed, [[(0, 0), (1, 0)]]);
         assert_eq!(plan.vrrp.groups[0].members, [0, 1]);
     }
 

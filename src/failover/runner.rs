@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
+use tokio::sync::watch::{Receiver as Watched, Sender as Cancel};
 use tokio::task::spawn_local;
 use tokio::time::{interval, sleep, timeout};
 
@@ -12,14 +13,17 @@ use super::binding::Binding;
 use super::data::data;
 use super::handle::{Handle, Order, View};
 use super::steps::Tools;
+use super::watching::Fed;
 use super::{Action, Plan};
 use crate::control::outcome::exit;
 use crate::control::status::InstanceStatus as ShownInstance;
 use crate::control::{Command, Handler, Outcome};
 use crate::election::failover::{Effect, Event, Notice, Peer, Phase};
+use crate::election::settings::TrackerSettings;
 use crate::election::{State, Time};
 use crate::service::{Note, clear};
 use crate::vrrp::{self, InstanceStatus, VrrpError};
+use crate::watch::{self, Reading, Watch};
 
 /// A resource that did not come up is tried again after so long.
 const UP_PAUSE: Duration = Duration::from_secs(5);
@@ -51,10 +55,17 @@ struct Loop<H> {
     bindings: Vec<Binding>,
     note: Note,
     commands: mpsc::Sender<vrrp::Command>,
-    instances: watch::Receiver<Vec<InstanceStatus>>,
+    instances: Watched<Vec<InstanceStatus>>,
     ended: mpsc::UnboundedSender<Ended>,
     view: Rc<RefCell<View>>,
     is_ending: bool,
+    fed: Vec<Fed>,
+    /// The trackers of each instance.
+    settings: Vec<Vec<TrackerSettings>>,
+}
+
+fn trackers_of(placement: &vrrp::Placement) -> Vec<TrackerSettings> {
+    placement.settings.trackers.clone()
 }
 
 impl Runner {
@@ -69,6 +80,7 @@ impl Runner {
             tracing::warn!(resource = cleared.resource, "cleared what a dead daemon left");
         }
         sleep(self.plan.startup_delay).await;
+        let settings: Vec<_> = self.plan.vrrp.instances.iter().map(trackers_of).collect();
         let vrrp::Handle { commands, mut occurrences, mut status, thread } =
             vrrp::spawn(self.plan.vrrp)?;
         let (ended, mut steps) = mpsc::unbounded_channel();
@@ -83,7 +95,10 @@ impl Runner {
             ended,
             view: self.view,
             is_ending: false,
+            fed: self.plan.fed,
+            settings,
         };
+        let mut watch = Watch::start(self.plan.watch);
         let mut look = interval(LOOK_PAUSE);
         state.begin();
         loop {
@@ -108,6 +123,7 @@ impl Runner {
                     }
                     state.follow_vrrp();
                 }
+                Some(report) = watch.reports.recv() => state.reported(&report),
                 Some(occurrence) = occurrences.recv() => state.occurred(&occurrence),
                 _ = changes.changed() => state.look().await,
                 _ = look.tick() => state.look().await,
@@ -115,6 +131,7 @@ impl Runner {
             }
         }
         let _ = state.commands.send(vrrp::Command::Stop).await;
+        watch.stop().await;
         let joined = tokio::task::spawn_blocking(move || thread.join()).await;
         match joined {
             Ok(Ok(result)) => result,
@@ -261,6 +278,52 @@ impl<H: Handler + 'static> Loop<H> {
         }
     }
 
+    fn reported(&mut self, report: &watch::Report) {
+        let watch::Report::Tracker { tracker, reading, reason } = report;
+        for (instance, tracker) in self.fed[*tracker].clone() {
+            let settings = &self.settings[instance][tracker];
+            let is_member = |binding: &Binding| {
+                binding.plan.members.iter().any(|(member, _)| *member == instance)
+            };
+            let service = self.bindings.iter().position(is_member);
+            let command = match (service, *reading) {
+                // First the service is given up: the tracker of the data then says so to VRRP.
+                (Some(service), reading) if settings.weight == 0 => {
+                    let is_bad = matches!(reading, Reading::Bad)
+                        || matches!(reading, Reading::Number(number) if number != 0);
+                    let text = format!("{}: {reason}", settings.name);
+                    let bad = &mut self.bindings[service].bad;
+                    match is_bad != settings.reverse {
+                        true => drop(bad.insert((instance, tracker), text)),
+                        false => drop(bad.remove(&(instance, tracker))),
+                    }
+                    let first = bad.values().next().cloned();
+                    self.give(service, Event::Unfit(first));
+                    vrrp::Command::Tracker {
+                        instance,
+                        tracker,
+                        good: !self.settings[instance][tracker].reverse,
+                    }
+                }
+                (_, Reading::Number(number)) => {
+                    vrrp::Command::TrackerNumber { instance, tracker, number }
+                }
+                (_, reading) => {
+                    let good = reading == Reading::Good;
+                    vrrp::Command::Tracker { instance, tracker, good }
+                }
+            };
+            self.tell(command);
+        }
+    }
+
+    fn tell(&self, command: vrrp::Command) {
+        if let Err(error) = self.commands.try_send(command) {
+            // It takes a thousand commands that are not taken: the thread is gone or stuck.
+            tracing::error!("VRRP does not listen: {error}");
+        }
+    }
+
     fn occurred(&mut self, occurrence: &vrrp::Occurrence) {
         use crate::election::Notice as Said;
         if let vrrp::OccurrenceKind::Said(Said::SilentMaster) = occurrence.kind {
@@ -284,12 +347,6 @@ impl<H: Handler + 'static> Loop<H> {
 
     fn carry_out(&mut self, service: usize, effect: Effect) {
         let members = self.bindings[service].plan.members.clone();
-        let tell = |command: vrrp::Command| {
-            if let Err(error) = self.commands.try_send(command) {
-                // It takes a thousand commands that are not taken: the thread is gone or stuck.
-                tracing::error!("VRRP does not listen: {error}");
-            }
-        };
         match effect {
             Effect::Perform { step } => self.begin_step(service, step, None),
             Effect::Undo { step, force } => self.begin_step(service, step, Some(force)),
@@ -298,22 +355,22 @@ impl<H: Handler + 'static> Loop<H> {
             }
             Effect::Eligible(verdict) => {
                 for (instance, tracker) in members {
-                    tell(vrrp::Command::Tracker { instance, tracker, good: verdict.is_ok() });
+                    self.tell(vrrp::Command::Tracker { instance, tracker, good: verdict.is_ok() });
                 }
             }
             Effect::Veto(is_vetoed) => {
                 for (instance, _) in members {
-                    tell(vrrp::Command::Veto { instance, is_vetoed });
+                    self.tell(vrrp::Command::Veto { instance, is_vetoed });
                 }
             }
             Effect::MayPreempt(may_preempt) => {
                 for (instance, _) in members {
-                    tell(vrrp::Command::MayPreempt { instance, may_preempt });
+                    self.tell(vrrp::Command::MayPreempt { instance, may_preempt });
                 }
             }
             Effect::Yield => {
                 for (instance, _) in members {
-                    tell(vrrp::Command::Yield { instance });
+                    self.tell(vrrp::Command::Yield { instance });
                 }
             }
             Effect::ProbePeer => {
@@ -328,8 +385,7 @@ impl<H: Handler + 'static> Loop<H> {
     }
 
     fn begin_step(&mut self, service: usize, step: usize, undo: Option<bool>) {
-        let binding = &mut self.bindings[service];
-        let plan = binding.plan.clone();
+        let plan = self.bindings[service].plan.clone();
         if step == 0
             && undo.is_none()
             && let Err(error) = self.note.hold(&plan.estate())
@@ -340,11 +396,12 @@ impl<H: Handler + 'static> Loop<H> {
         }
         if plan.actions[step] == Action::Addresses {
             for (instance, _) in &plan.members {
-                let command = vrrp::Command::Serve { instance: *instance, serves: undo.is_none() };
-                let _ = self.commands.try_send(command);
+                let (instance, serves) = (*instance, undo.is_none());
+                self.tell(vrrp::Command::Serve { instance, serves });
             }
         }
-        binding.cancel = watch::Sender::new(false);
+        let binding = &mut self.bindings[service];
+        binding.cancel = Cancel::new(false);
         let tools = Tools {
             resources: self.resources.clone(),
             instances: self.instances.clone(),

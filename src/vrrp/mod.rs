@@ -52,6 +52,8 @@ pub struct Plan {
 pub struct Placement {
     pub interface: String,
     pub settings: InstanceSettings,
+    /// Trackers that are good while the interface of that name is up.
+    pub tracked_interfaces: Vec<(usize, String)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +68,8 @@ pub enum Command {
     MayPreempt { instance: usize, may_preempt: bool },
     /// Let another node be Master.
     Yield { instance: usize },
+    /// The same for one that weighs by a number (`track_file`).
+    TrackerNumber { instance: usize, tracker: usize, number: i64 },
     /// Release what is held, then end.
     Stop,
 }

@@ -35,6 +35,8 @@ struct Router {
     instances: Vec<Instance>,
     slots: Vec<Slot>,
     has_addresses: Vec<bool>,
+    /// Instance, tracker, the interface that it follows, what it was told last.
+    followed: Vec<(usize, usize, String, Option<bool>)>,
     groups: Vec<Group>,
     guard: Option<Guard>,
     outlet: Outlet,
@@ -88,7 +90,10 @@ impl Router {
         let mut slots = Vec::new();
         let mut instances = Vec::new();
         let count = plan.instances.len();
-        for placement in plan.instances {
+        let mut followed = Vec::new();
+        for (index, placement) in plan.instances.into_iter().enumerate() {
+            let interfaces = placement.tracked_interfaces.into_iter();
+            followed.extend(interfaces.map(|(tracker, name)| (index, tracker, name, None)));
             let name = placement.settings.name.clone();
             if !placement.settings.accept {
                 tracing::warn!("({name}) no_accept is not provided: the addresses answer");
@@ -118,6 +123,7 @@ impl Router {
             frames,
             links: Vec::new(),
             has_addresses: vec![false; instances.len()],
+            followed,
             instances,
             slots,
             groups: plan.groups,
@@ -156,6 +162,9 @@ impl Router {
             Command::Tracker { instance, tracker, good } => {
                 (instance, Event::Tracker { index: tracker, good })
             }
+            Command::TrackerNumber { instance, tracker, number } => {
+                (instance, Event::TrackerNumber { index: tracker, number })
+            }
             Command::Serve { instance, serves } => (instance, Event::Serve(serves)),
             Command::Veto { instance, is_vetoed } => (instance, Event::Veto(is_vetoed)),
             Command::MayPreempt { instance, may_preempt } => {
@@ -166,7 +175,9 @@ impl Router {
         };
         let Some(settings) = self.instances.get(instance).map(Instance::settings) else { return };
         let is_known = match event {
-            Event::Tracker { index, .. } => index < settings.trackers.len(),
+            Event::Tracker { index, .. } | Event::TrackerNumber { index, .. } => {
+                index < settings.trackers.len()
+            }
             Event::Serve(_) => settings.bound,
             _ => true,
         };
@@ -211,6 +222,16 @@ impl Router {
     /// Asks for all interfaces and addresses and tells the instances.
     fn look_around(&mut self) -> Result<(), VrrpError> {
         self.links = self.netlink.links()?;
+        for place in 0..self.followed.len() {
+            let (instance, tracker, name, told) = &self.followed[place];
+            let link = self.links.iter().find(|link| link.name == *name);
+            let good = link.is_some_and(|link| link.is_up);
+            if *told != Some(good) {
+                let (instance, index) = (*instance, *tracker);
+                self.followed[place].3 = Some(good);
+                self.give(instance, Event::Tracker { index, good });
+            }
+        }
         // Nothing is sent from a virtual address, whichever instance holds it.
         let mut addresses = self.netlink.addresses()?;
         let settings = self.instances.iter().map(Instance::settings);
@@ -233,6 +254,7 @@ impl Router {
         Ok(())
     }
 
+    /// A tracker that the settings do not have is somebody's mistake, not this one's end.
     fn give(&mut self, index: usize, event: Event<'_>) {
         let now = now();
         let mut effects = Vec::new();
