@@ -6,7 +6,9 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,9 +16,14 @@ use std::time::{Duration, Instant};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::host::{Host, wait_until};
+use super::lab::{Node, VIRTUAL};
+use super::server;
+use super::service::Service;
 
 /// A request that takes longer is given up; its row counts as not acknowledged.
 const REQUEST_LIMIT: Duration = Duration::from_millis(700);
+/// With the connection.
+const SQL_LIMIT: Duration = Duration::from_secs(3);
 /// Between rows, and before a new connection.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -39,7 +46,7 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn start(host: &Host, server: SocketAddr) -> Self {
+    pub fn start(host: &Host, service: Service) -> Self {
         let namespace = format!("/proc/{}/ns/net", host.first_process());
         let namespace = File::open(namespace).expect("a namespace");
         let record = Arc::new(Record::default());
@@ -47,7 +54,7 @@ impl Client {
         let thread = std::thread::spawn(move || {
             let kind = Some(LinkNameSpaceType::Network);
             move_into_link_name_space(namespace.as_fd(), kind).expect("in the namespace");
-            write_rows(server, &shared);
+            write_rows(service, &shared);
         });
         Self { record, thread: Some(thread) }
     }
@@ -81,9 +88,10 @@ impl Client {
         gaps.map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
     }
 
-    /// Ends the client. Every row that it was told is safe must be in `found`.
-    pub fn finish(mut self, found: &str) -> Vec<Acknowledged> {
+    /// Ends the client. Every row that it was told is safe must be on the device of that node.
+    pub fn finish(mut self, node: &Node) -> Vec<Acknowledged> {
         self.stop();
+        let found = node.rows();
         let found: BTreeSet<u64> = found.lines().filter_map(|line| line.parse().ok()).collect();
         let all = self.acknowledged();
         let lost: Vec<&Acknowledged> = all.iter().filter(|row| !found.contains(&row.row)).collect();
@@ -105,32 +113,106 @@ impl Drop for Client {
     }
 }
 
-fn write_rows(server: SocketAddr, record: &Record) {
+/// One connection to the service.
+trait Conversation {
+    /// Writes a row. Returns the node that says that it is safe.
+    fn write(&mut self, row: u64) -> io::Result<String>;
+}
+
+fn write_rows(service: Service, record: &Record) {
     let mut row = 0;
     while !record.is_over.load(Ordering::Relaxed) {
-        let _ = converse(server, record, &mut row);
+        let _ = match service {
+            Service::Nginx => {
+                Counting::new().and_then(|mut server| converse(&mut server, record, &mut row))
+            }
+            Service::MariaDb => {
+                Sql::new().and_then(|mut server| converse(&mut server, record, &mut row))
+            }
+        };
         std::thread::sleep(PAUSE);
     }
 }
 
 /// Until the first error.
-fn converse(server: SocketAddr, record: &Record, row: &mut u64) -> io::Result<()> {
-    let stream = TcpStream::connect_timeout(&server, REQUEST_LIMIT)?;
-    stream.set_read_timeout(Some(REQUEST_LIMIT))?;
-    stream.set_nodelay(true)?;
-    let mut reader = BufReader::new(&stream);
+fn converse(server: &mut impl Conversation, record: &Record, row: &mut u64) -> io::Result<()> {
     while !record.is_over.load(Ordering::Relaxed) {
         // Never a number twice: an answer that was lost says nothing.
         *row += 1;
-        writeln!(&mut &stream, "row {row}")?;
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let ["ok", number, node] = words[..] else { return Err(io::Error::other(line)) };
-        assert_eq!(number.parse(), Ok(*row), "an answer to another question");
-        let acknowledged = Acknowledged { row: *row, node: node.to_owned(), at: Instant::now() };
+        let node = server.write(*row)?;
+        let acknowledged = Acknowledged { row: *row, node, at: Instant::now() };
         record.acknowledged.lock().expect("the test lives").push(acknowledged);
         std::thread::sleep(PAUSE);
     }
     Ok(())
+}
+
+/// [`super::server`]
+struct Counting {
+    reader: BufReader<TcpStream>,
+}
+
+impl Counting {
+    fn new() -> io::Result<Self> {
+        let server = SocketAddr::new(VIRTUAL.parse().expect("an address"), server::PORT);
+        let stream = TcpStream::connect_timeout(&server, REQUEST_LIMIT)?;
+        stream.set_read_timeout(Some(REQUEST_LIMIT))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { reader: BufReader::new(stream) })
+    }
+}
+
+impl Conversation for Counting {
+    fn write(&mut self, row: u64) -> io::Result<String> {
+        writeln!(self.reader.get_mut(), "row {row}")?;
+        let mut line = String::new();
+        self.reader.read_line(&mut line)?;
+        match line.split_whitespace().collect::<Vec<_>>()[..] {
+            ["ok", number, node] if number.parse() == Ok(row) => Ok(node.to_owned()),
+            _ => Err(io::Error::other(line)),
+        }
+    }
+}
+
+/// The stock client, which ends at the first error.
+struct Sql {
+    client: Child,
+    answers: Receiver<String>,
+}
+
+impl Sql {
+    fn new() -> io::Result<Self> {
+        let options = ["--user=root", "--connect-timeout=1", "--batch", "--skip-column-names"];
+        let mut command = Command::new("mariadb");
+        command.args(["--no-defaults", "--unbuffered", "--host", VIRTUAL]).args(options);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut client = command.spawn()?;
+        let stdout = client.stdout.take().expect("piped");
+        let (sender, answers) = channel();
+        std::thread::spawn(move || {
+            let lines = BufReader::new(stdout).lines().map_while(Result::ok);
+            let _ = lines.map(|line| sender.send(line)).find(Result::is_err);
+        });
+        Ok(Self { client, answers })
+    }
+}
+
+impl Conversation for Sql {
+    fn write(&mut self, row: u64) -> io::Result<String> {
+        let stdin = self.client.stdin.as_mut().expect("piped");
+        writeln!(stdin, "insert into lab.rows values ({row}); select {row}, @@hostname;")?;
+        stdin.flush()?;
+        let answer = self.answers.recv_timeout(SQL_LIMIT).map_err(io::Error::other)?;
+        match answer.split_whitespace().collect::<Vec<_>>()[..] {
+            [number, node] if number.parse() == Ok(row) => Ok(node.to_owned()),
+            _ => Err(io::Error::other(answer)),
+        }
+    }
+}
+
+impl Drop for Sql {
+    fn drop(&mut self) {
+        let _ = self.client.kill();
+        let _ = self.client.wait();
+    }
 }

@@ -3,12 +3,11 @@
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 const BOOT_LIMIT: Duration = Duration::from_secs(10);
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
@@ -61,11 +60,6 @@ impl Host {
         self.first
     }
 
-    /// A file of the host, seen from outside.
-    pub fn path(&self, inside: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root{inside}", self.first))
-    }
-
     /// A command that will run inside.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
@@ -102,20 +96,6 @@ impl Host {
         let log = File::options().create(true).append(true).open(log).expect("a log");
         command.stdout(log.try_clone().expect("a log")).stderr(log).process_group(0);
         command.spawn().expect("nsenter runs")
-    }
-
-    /// Does something in a thread of the host's network: sockets made there stay there.
-    pub fn in_network<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
-        let namespace = File::open(format!("/proc/{}/ns/net", self.first)).expect("a namespace");
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(move || {
-                use std::os::fd::AsFd;
-                let kind = Some(LinkNameSpaceType::Network);
-                move_into_link_name_space(namespace.as_fd(), kind).expect("in the namespace");
-                act()
-            });
-            thread.join().expect("nothing panicked")
-        })
     }
 
     /// Every process of the host stands still, or goes on.

@@ -4,28 +4,27 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Child;
-use std::time::Duration;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use super::client::Client;
 use super::host::{Host, wait_until};
 use super::network::{Net, Network};
-use super::server;
+use super::service::{DATA, Service};
 
 pub const VIRTUAL: &str = "172.16.22.219";
 /// The last byte of the addresses of both nodes, and of the third host.
 const NUMBERS: [u8; 2] = [221, 222];
 const THIRD: u8 = 100;
-const DISK_BYTES: u64 = 64 << 20;
+const DISK_BYTES: u64 = 96 << 20;
 pub const STEP: Duration = Duration::from_secs(30);
 /// Inside a host.
 const RUN: &str = "/run/twinblk";
-pub const DATA: &str = "/srv";
 
 /// Programs without which there is no lab, and their packages.
-const NEEDED: [(&str, &str); 9] = [
+const NEEDED: [(&str, &str); 8] = [
     ("unshare", "util-linux"),
     ("nsenter", "util-linux"),
     ("bash", "bash"),
@@ -33,11 +32,11 @@ const NEEDED: [(&str, &str); 9] = [
     ("nbdfuse", "libnbd-bin"),
     ("losetup", "mount"),
     ("mkfs.ext4", "e2fsprogs"),
-    ("nginx", "nginx-light"),
     ("curl", "curl"),
 ];
 
 pub struct Lab {
+    pub service: Service,
     pub nodes: [Node; 2],
     pub third: Host,
     pub network: Network,
@@ -48,20 +47,22 @@ pub struct Lab {
 pub struct Node {
     pub name: &'static str,
     pub host: Host,
+    service: Service,
     number: u8,
     daemon: Option<Child>,
     folder: PathBuf,
 }
 
 /// Why there can be no lab.
-pub fn missing() -> Option<String> {
+fn missing(service: Service) -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("not root, so no hosts".to_owned());
     }
     if !Path::new("/dev/fuse").exists() {
         return Some("no FUSE".to_owned());
     }
-    let (program, package) = NEEDED.into_iter().find(|(program, _)| !is_there(program))?;
+    let mut all = NEEDED.into_iter().chain(service.needed().iter().copied());
+    let (program, package) = all.find(|(program, _)| !is_there(program))?;
     Some(format!("no {program} ({package})"))
 }
 
@@ -75,25 +76,25 @@ pub fn is_there(program: &str) -> bool {
 impl Lab {
     /// Both nodes in sync, nobody Primary, nothing started. `None`, with the reason printed, where it
     /// cannot be had.
-    pub fn new() -> Option<Self> {
-        if let Some(why) = missing() {
+    pub fn new(service: Service) -> Option<Self> {
+        if let Some(why) = missing(service) {
             println!("skipped: {why}");
             return None;
         }
         let folder = tempfile::Builder::new().prefix("twinblk-e2e-").tempdir().expect("a folder");
         let network = Network::new()?;
         let mut nodes = Vec::new();
-        for (name, number) in ["web1", "web2"].into_iter().zip(NUMBERS) {
+        for (name, number) in service.nodes().into_iter().zip(NUMBERS) {
             let host = Host::boot(name)?;
             network.connect(&host, number, &Net::BOTH);
             let folder = folder.path().join(name);
             fs::create_dir(&folder).expect("a folder");
-            nodes.push(Node { name, host, number, daemon: None, folder });
+            nodes.push(Node { name, host, service, number, daemon: None, folder });
         }
         let third = Host::boot("third")?;
         network.connect(&third, THIRD, &[Net::Service]);
         let nodes: [Node; 2] = nodes.try_into().unwrap_or_else(|_| unreachable!("two"));
-        let mut lab = Self { nodes, third, network, witness: None, folder };
+        let mut lab = Self { service, nodes, third, network, witness: None, folder };
         lab.configure();
         lab.start_witness(true);
         for node in &mut lab.nodes {
@@ -110,8 +111,41 @@ impl Lab {
         Some(lab)
     }
 
+    /// keepalived.conf is followed on both nodes, and a client counts what the first one answers.
+    pub fn serving(service: Service) -> Option<(Self, Client)> {
+        let help = Command::new(env!("CARGO_BIN_EXE_twinblk")).args(["daemon", "--help"]).output();
+        let help = help.expect("the program").stdout;
+        if !String::from_utf8_lossy(&help).contains("--keepalived") {
+            println!("skipped: this daemon follows no keepalived.conf");
+            return None;
+        }
+        let mut lab = Self::new(service)?;
+        for node in &mut lab.nodes {
+            node.stop_daemon();
+        }
+        let started = Instant::now();
+        for node in &mut lab.nodes {
+            node.start_failover();
+        }
+        let client = lab.client();
+        client.wait_for(lab.nodes[0].name, started, STEP);
+        client.wait_for_rows(20, STEP);
+        lab.wait_in_sync();
+        Some((lab, client))
+    }
+
+    pub fn wait_in_sync(&self) {
+        for node in &self.nodes {
+            wait_until("both are UpToDate", STEP, || {
+                node.try_twinblk(&["dstate", "r0"])
+                    .is_ok_and(|said| said.trim() == "UpToDate/UpToDate")
+            });
+        }
+    }
+
     fn configure(&self) {
-        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/nginx");
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+        let example = example.join(self.service.example());
         let read = |name: &str| fs::read_to_string(example.join(name)).expect("an example");
         for node in &self.nodes {
             let (name, folder) = (node.name, node.folder.display().to_string());
@@ -126,20 +160,21 @@ impl Lab {
                 ],
             );
             fs::write(node.file("drbd.conf"), drbd).expect("written");
+            let [mount, start, stop, check] = self.service.lines();
             let keepalived = replaced(
                 &read(&format!("{name}/keepalived.conf")),
                 &[
-                    ("        mount /dev/drbd0 /srv/www ext4 noatime\n", ""),
-                    ("systemctl start nginx", &format!("{folder}/start")),
-                    ("systemctl stop nginx", &format!("{folder}/stop")),
-                    ("/usr/local/sbin/check_ng.sh", &format!("{folder}/check")),
+                    (mount, ""),
+                    (start, &format!("{folder}/start")),
+                    (stop, &format!("{folder}/stop")),
+                    (&format!("/usr/local/sbin/{check}"), &format!("{folder}/check")),
                 ],
             );
             fs::write(node.file("keepalived.conf"), keepalived).expect("written");
-            node.script("check", &replaced(&read("check_ng.sh"), &[]));
-            fs::write(node.file("nginx.conf"), nginx_configuration(name)).expect("written");
-            node.script("start", &node.start_script());
-            node.script("stop", &node.stop_script());
+            node.script("check", &read(check));
+            self.service.write_files(name, &node.folder);
+            node.script("start", &self.service.start_script(name, &node.folder));
+            node.script("stop", &self.service.stop_script(&node.folder));
         }
     }
 
@@ -161,18 +196,12 @@ impl Lab {
     fn make_file_system(&self) {
         let node = &self.nodes[0];
         node.twinblk(&["primary", "r0"]);
-        node.host
-            .shell(&format!("{ATTACH}mkfs.ext4 -q $loop; losetup -d $loop; umount -l /run/attach"));
+        node.host.shell(&self.service.first_script(&node.folder));
         wait_until("the device is free", STEP, || node.try_twinblk(&["secondary", "r0"]).is_ok());
     }
 
-    pub fn node(&self, name: &str) -> &Node {
-        self.nodes.iter().find(|node| node.name == name).expect("a node")
-    }
-
     pub fn client(&self) -> Client {
-        let address = format!("{VIRTUAL}:{}", server::PORT);
-        Client::start(&self.third, address.parse().expect("an address"))
+        Client::start(&self.third, self.service)
     }
 
     /// What nginx says behind the virtual address.
@@ -208,20 +237,13 @@ impl Drop for Lab {
             node.host.kill();
         }
         self.third.kill();
-        for child in self.nodes.iter_mut().map(|node| &mut node.daemon).chain([&mut self.witness]) {
-            if let Some(child) = child {
-                let _ = child.kill();
-                let _ = child.wait();
-            }
+        let daemons = self.nodes.iter_mut().map(|node| &mut node.daemon);
+        for child in daemons.chain([&mut self.witness]).flatten() {
+            let _ = child.kill();
+            let _ = child.wait();
         }
     }
 }
-
-/// Leaves the loop device's name in `$loop`. The device ends the FUSE mount with it, and nbdfuse.
-const ATTACH: &str = "mkdir -p /run/attach; \
-    (setsid nbdfuse /run/attach/r0 'nbd+unix:///r0?socket=/run/twinblk/r0.nbd' </dev/null >&2 &); \
-    for i in $(seq 200); do [ -e /run/attach/r0 ] && break; sleep 0.02; done; \
-    loop=$(losetup --find --show /run/attach/r0) || exit 1; ";
 
 impl Node {
     pub fn file(&self, name: &str) -> PathBuf {
@@ -235,43 +257,6 @@ impl Node {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
     }
 
-    /// Mounts, then nginx and the server that counts.
-    fn start_script(&self) -> String {
-        let folder = self.folder.display();
-        let program = std::env::current_exe().expect("this program");
-        let (program, name) = (program.display(), self.name);
-        let (file, own_name) = (server::FILE, server::NAME);
-        format!(
-            "#!/bin/sh\n\
-             exec 2>>{folder}/service.log\n\
-             set -x\n\
-             mountpoint -q {DATA} || {{ {ATTACH} mount -t ext4 -o noatime $loop {DATA} && done=yes; \
-             losetup -d $loop; umount -l /run/attach; [ \"$done\" ] || exit 1; }}\n\
-             mkdir -p {DATA}/www; [ -e {DATA}/www/page ] || echo replicated >{DATA}/www/page\n\
-             {file}={DATA}/rows {own_name}={name} setsid {program} --exact server::server_process \
-             --nocapture </dev/null >/dev/null 2>&1 & echo $! >/run/server.pid\n\
-             nginx -c {folder}/nginx.conf -e stderr\n"
-        )
-    }
-
-    /// What does not end by itself is ended.
-    fn stop_script(&self) -> String {
-        let folder = self.folder.display();
-        format!(
-            "#!/bin/sh\n\
-             exec 2>>{folder}/service.log\n\
-             set -x\n\
-             [ -e /run/nginx.pid ] && kill -9 -$(cat /run/nginx.pid) $(cat /run/nginx.pid)\n\
-             [ -e /run/server.pid ] && kill -9 $(cat /run/server.pid)\n\
-             rm -f /run/nginx.pid /run/server.pid\n\
-             for i in $(seq 100); do mountpoint -q {DATA} || break; umount {DATA} && break; \
-             fuser -k -m {DATA}; sleep 0.05; done\n\
-             ! mountpoint -q {DATA} || umount -l {DATA}\n\
-             for i in $(seq 100); do pidof nbdfuse || exit 0; sleep 0.02; done\n\
-             exit 1\n"
-        )
-    }
-
     fn prepare(&self) {
         fs::File::create(self.file("disk"))
             .and_then(|file| file.set_len(DISK_BYTES))
@@ -281,7 +266,7 @@ impl Node {
     }
 
     fn prepare_run(&self) {
-        self.host.shell(&format!("mkdir -p {RUN} /run/nginx"));
+        self.host.shell(&format!("mkdir -p {RUN} /run/nginx /run/mysqld"));
     }
 
     fn program(&self) -> [String; 7] {
@@ -305,6 +290,11 @@ impl Node {
         command.args(rest).arg("daemon").args(options);
         self.daemon = Some(self.host.start(command, &self.file("daemon.log")));
         wait_until("the daemon answers", STEP, || self.try_twinblk(&["role", "all"]).is_ok());
+    }
+
+    pub fn start_failover(&mut self) {
+        let file = self.file("keepalived.conf").display().to_string();
+        self.start_daemon(&["--keepalived", &file]);
     }
 
     /// A verb to its end.
@@ -371,7 +361,7 @@ impl Node {
 
     /// The rows that are on the device.
     pub fn rows(&self) -> String {
-        self.host.shell(&format!("cat {DATA}/rows"))
+        self.host.shell(self.service.rows_command())
     }
 }
 
@@ -383,29 +373,4 @@ fn replaced(text: &str, changes: &[(&str, &str)]) -> String {
         text = text.replace(old, new);
     }
     text
-}
-
-fn nginx_configuration(name: &str) -> String {
-    format!(
-        "user root;
-worker_processes 1;
-pid /run/nginx.pid;
-error_log stderr;
-events {{ worker_connections 64; }}
-http {{
-    access_log off;
-    client_body_temp_path /run/nginx/body;
-    proxy_temp_path /run/nginx/proxy;
-    fastcgi_temp_path /run/nginx/fastcgi;
-    uwsgi_temp_path /run/nginx/uwsgi;
-    scgi_temp_path /run/nginx/scgi;
-    server {{
-        listen 80;
-        root {DATA}/www;
-        location = / {{ return 204; }}
-        location = /node {{ return 200 {name}; }}
-    }}
-}}
-"
-    )
 }

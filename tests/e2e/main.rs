@@ -11,12 +11,14 @@
 //! ```
 //!
 //! A host is namespaces (network, mounts, processes, name) that can be unplugged, paused and killed
-//! at once. Needs root, and what [`lab::missing`] names; says `skipped: REASON` otherwise.
+//! at once. Needs root, and what `lab::missing` names; says `skipped: REASON` otherwise.
 
 mod client;
 mod host;
 mod lab;
 mod network;
 mod server;
+mod service;
 
+mod by_hand;
 mod nginx;
