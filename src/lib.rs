@@ -7,7 +7,7 @@
 //!      |
 //!   driver             the only loop of a resource: events in, engine.handle, effects out
 //!      |        \__________________________
-//!   disk  link  nbd  vrrp  witness  service   shells: I/O, no decisions, strangers to each other
+//!   disk  link  nbd  vrrp  service  watch  notify  witness   shells: no decisions, strangers
 //!      |     |    |    |
 //!   program            runs a program of others: group, user, time limit
 //!      |
@@ -40,4 +40,5 @@ pub mod nbd;
 pub mod program;
 pub mod service;
 pub mod vrrp;
+pub mod watch;
 pub mod witness;

@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 9] = [
     &["buffer", "mountinfo"],
     &["engine", "meta", "election", "config"],
     &["program"],
-    &["disk", "link", "nbd", "vrrp", "service", "witness"],
+    &["disk", "link", "nbd", "vrrp", "service", "witness", "watch", "notify"],
     &["driver"],
     &["control"],
     &["daemon"],
