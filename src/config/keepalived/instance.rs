@@ -260,7 +260,7 @@ fn authentication(reader: &mut Reader, statement: &Statement) -> Option<String> 
         let message = format!("Truncating auth_pass to {PASSWORD_BYTES} characters");
         reader.warn(password.span, message, "the rest is not sent, and not compared");
     }
-    Some(password.text.clone())
+    Some(password.text)
 }
 
 /// `ADDRESS[/LENGTH] [brd A] [dev IF] [scope S] [label L] ...`

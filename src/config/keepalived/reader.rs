@@ -207,12 +207,9 @@ impl Reader {
 
     /// `weight N [reverse]`
     pub fn weight(&mut self, words: &[Word], keyword_span: Span) -> Option<Weight> {
-        let (number, rest) = match words {
-            [number, rest @ ..] => (number, rest),
-            [] => {
-                self.error(keyword_span, "'weight' needs a number", "");
-                return None;
-            }
+        let [number, rest @ ..] = words else {
+            self.error(keyword_span, "'weight' needs a number", "");
+            return None;
         };
         let value = self.number_in("weight", number, -254..=254_i16)?;
         if !(-253..=253).contains(&value) {

@@ -183,8 +183,10 @@ fn check(
             CheckKind::Http { tls, virtual_host: parts.virtual_host, urls: parts.urls }
         }
     };
-    let connect_to =
-        SocketAddr::new(parts.ip.unwrap_or(server.ip()), parts.port.unwrap_or(server.port()));
+    let connect_to = SocketAddr::new(
+        parts.ip.unwrap_or_else(|| server.ip()),
+        parts.port.unwrap_or_else(|| server.port()),
+    );
     let (retry, delay_us) =
         if is_http { (HTTP_RETRY, HTTP_RETRY_DELAY_US) } else { (RETRY, SECOND_US) };
     Some(Check {
