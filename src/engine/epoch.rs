@@ -9,12 +9,14 @@
 use std::collections::VecDeque;
 
 use twinblk_proto::packet::Packet;
+use twinblk_proto::state::DiskState;
 use twinblk_proto::units::SectorRange;
 
 use super::Engine;
 use super::event::{Time, Timer};
 use super::limits::{EPOCH_IDLE_MS, MAX_OPEN_EPOCHS};
 use super::range_lock::{Kind, RangeLocks};
+use super::session::Session;
 
 #[derive(Debug, Default)]
 struct Epoch {
@@ -32,6 +34,19 @@ pub(super) struct Epochs {
     timer_set: bool,
     /// Ranges of the open epoch, kept under A and B only.
     ranges: RangeLocks,
+    /// Writes of a lost session are on the peer alone, if only in its cache: no epoch of this session
+    /// has been stable since (I1).
+    owed: bool,
+}
+
+/// What a flush that rests on the peer's copy waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PeerCopy {
+    Stable,
+    /// When this epoch is.
+    After(u64),
+    /// Nothing makes a kernel's DRBD flush without a write.
+    Unknown,
 }
 
 impl Epochs {
@@ -48,6 +63,10 @@ impl Epochs {
     pub(super) fn is_stable(&self, number: u64) -> bool {
         let oldest = self.closed.front().unwrap_or(&self.open);
         oldest.number > number
+    }
+
+    pub(super) const fn is_owed(&self) -> bool {
+        self.owed
     }
 
     pub(super) fn oldest_sent(&self) -> Option<Time> {
@@ -83,13 +102,33 @@ impl Engine {
     }
 
     pub(super) fn close_epoch(&mut self) {
-        let epochs = &mut self.epochs;
-        if epochs.open.writes.is_empty() {
-            return;
+        if !self.epochs.open.writes.is_empty() {
+            self.end_open_epoch();
         }
-        let next = Epoch { number: epochs.open.number + 1, ..Epoch::default() };
+    }
+
+    /// What makes everything stable that the peer was sent so far, and ends the epoch for it. Between
+    /// twinblk nodes an epoch without writes asks for what a lost session left in the peer's cache.
+    pub(super) fn peer_copy(&mut self) -> PeerCopy {
+        let newest = self.epochs.newest();
+        self.close_epoch();
+        let twins = self.session.as_ref().is_some_and(Session::peer_is_twinblk);
+        match newest {
+            Some(number) => PeerCopy::After(number),
+            None if !self.epochs.owed => PeerCopy::Stable,
+            // At most one: it is the newest until it is stable.
+            None if twins => PeerCopy::After(self.end_open_epoch()),
+            None => PeerCopy::Unknown,
+        }
+    }
+
+    fn end_open_epoch(&mut self) -> u64 {
+        let epochs = &mut self.epochs;
+        let number = epochs.open.number;
+        let next = Epoch { number: number + 1, ..Epoch::default() };
         epochs.closed.push_back(std::mem::replace(&mut epochs.open, next));
         epochs.ranges = RangeLocks::default();
+        number
     }
 
     /// Sends the barriers of the epochs that ended; before the next write, and at the end of a
@@ -120,6 +159,11 @@ impl Engine {
             ));
         }
         let epoch = self.epochs.closed.pop_front().expect("just seen");
+        // Of an epoch that failed as a whole the peer flushes nothing.
+        let reached = |key: &u64| !self.write_was_missed(*key);
+        if epoch.writes.is_empty() || epoch.writes.iter().any(reached) {
+            self.epochs.owed = false;
+        }
         for key in epoch.writes {
             self.write_is_stable(key);
         }
@@ -149,6 +193,8 @@ impl Engine {
         self.epochs.timer_set = timer_set;
         let keys: Vec<u64> =
             old.closed.into_iter().chain([old.open]).flat_map(|epoch| epoch.writes).collect();
+        // With a good disk of its own this node has them, and resyncs them.
+        self.epochs.owed = old.owed || !keys.is_empty() && self.state.disk != DiskState::UpToDate;
         self.forget_mirrored(keys);
     }
 }

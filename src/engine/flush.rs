@@ -4,7 +4,8 @@
 use twinblk_proto::packet::ReplicationProtocol;
 use twinblk_proto::state::DiskState as D;
 
-use super::effect::{ClientError, DiskAction};
+use super::effect::{ClientError, DiskAction, NoteLevel};
+use super::epoch::PeerCopy;
 use super::event::{ClientOperation, DiskFailure, RequestId};
 use super::{Engine, Purpose};
 
@@ -38,9 +39,16 @@ impl Engine {
             return self.flush_has_no_data(request);
         }
         let waits = self.settings.protocol == ReplicationProtocol::C || !local_is_whole;
-        let epoch = if waits { self.epochs.newest() } else { None };
-        self.close_epoch();
-        let peer_stable = connected && waits && epoch.is_none();
+        let (epoch, peer_stable) = if !waits {
+            self.close_epoch();
+            (None, false)
+        } else if local_is_whole {
+            let newest = self.epochs.newest();
+            self.close_epoch();
+            (newest, connected && newest.is_none())
+        } else {
+            self.await_peer_copy()
+        };
         let flush = ClientFlush {
             request,
             local: if local { Local::UnderWay } else { Local::None },
@@ -55,12 +63,25 @@ impl Engine {
         self.advance_flush(key);
     }
 
+    /// The epoch to wait for, and whether the peer's copy is stable without.
+    fn await_peer_copy(&mut self) -> (Option<u64>, bool) {
+        match self.peer_copy() {
+            PeerCopy::Stable => (None, true),
+            PeerCopy::After(number) => (Some(number), false),
+            PeerCopy::Unknown => {
+                let text = "a flush fails: what the peer was sent before the connection was lost \
+                            may be in its cache, and no write has followed that would flush it";
+                self.note(NoteLevel::Warning, text);
+                (None, false)
+            }
+        }
+    }
+
     fn flush_has_no_data(&mut self, request: RequestId) {
         self.freeze_or_fail(request, ClientOperation::Flush);
     }
 
     pub(super) fn client_flush_done(&mut self, key: u64, failure: Option<DiskFailure>) {
-        let newest = self.epochs.newest();
         let connected = self.mirrors();
         let Some(flush) = self.flushes.get_mut(key) else { return };
         flush.local = if failure.is_some() { Local::Failed } else { Local::Done };
@@ -68,8 +89,9 @@ impl Engine {
             // Never retried as if it had worked; the peer's copy is what is left, so its epochs
             // must be stable under every protocol.
             if flush.epoch.is_none() && !flush.peer_stable && connected {
-                flush.epoch = newest;
-                flush.peer_stable = newest.is_none();
+                let (epoch, peer_stable) = self.await_peer_copy();
+                let flush = self.flushes.get_mut(key).expect("just seen");
+                (flush.epoch, flush.peer_stable) = (epoch, peer_stable);
             }
             self.close_epoch();
             self.local_io_error("flush", &failure);
@@ -84,7 +106,7 @@ impl Engine {
             let flush = self.flushes.get_mut(key).expect("listed");
             if flush.epoch.is_some_and(|number| self.epochs.is_stable(number)) {
                 flush.epoch = None;
-                flush.peer_stable = true;
+                flush.peer_stable = !self.epochs.is_owed();
                 self.advance_flush(key);
             }
         }

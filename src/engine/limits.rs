@@ -27,7 +27,7 @@ pub const MAX_PEER_WRITES: usize = 128 * 1024;
 pub const MAX_PEER_READS: usize = 64 * 1024;
 
 /// Epochs that the peer may have open here: one barrier each, and each barrier follows at least
-/// one write.
+/// one write, but for one at a time that asks for a flush.
 pub const MAX_PEER_EPOCHS: usize = MAX_PEER_WRITES;
 
 /// Epochs of ours without barrier acknowledgement; a new write waits in the open epoch beyond it.

@@ -290,12 +290,14 @@ impl Engine {
             if front.pending > 0 || front.flushing {
                 return;
             }
-            if front.written > 0 && self.state.disk < D::Inconsistent {
+            // Without a write it asks for what an earlier session left in the disk's cache (I1).
+            let unstable = front.written > 0 || front.writes == 0;
+            if unstable && self.state.disk < D::Inconsistent {
                 // Written, but the disk went before it was flushed: acknowledged as stable the
                 // writer would forget it. Without an acknowledgement it marks the blocks.
                 return self.give_up_epoch("the disk failed before an epoch was stable");
             }
-            if front.written > 0 && self.settings.disk_flushes {
+            if unstable && self.settings.disk_flushes {
                 front.flushing = true;
                 let epoch = front.number;
                 self.disk_op(Purpose::PeerEpochFlush { epoch }, DiskAction::Flush);

@@ -332,6 +332,11 @@ impl Engine {
         true
     }
 
+    /// The peer could not write it.
+    pub(super) fn write_was_missed(&self, key: u64) -> bool {
+        self.writes.get(key).is_some_and(|write| write.remote == Remote::Missed)
+    }
+
     /// The write's epoch is stable on the peer.
     pub(super) fn write_is_stable(&mut self, key: u64) {
         let Some(write) = self.writes.get_mut(key) else { return };

@@ -392,6 +392,12 @@ impl<E: Subject> World<E> {
 
     /// What a crash means for the promises.
     pub fn after_crash(&mut self, node: usize, crash: Crash) {
+        let handed_over = self.oracle.demoted_cleanly && !self.oracle.lineages_differ();
+        if handed_over && self.nodes[node].metadata.record().primary {
+            // It died before its promotion was seen, but not before it was durable: it comes back
+            // as the Primary that crashed.
+            self.oracle.last_primary = Some(node);
+        }
         let alone = self.oracle.lineages_differ() || !self.claims_newest(1 - node);
         if crash == Crash::PowerLoss && self.claims_newest(node) && alone {
             // The only copy: whatever was not stable is gone, and the rest is the truth.

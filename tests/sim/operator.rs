@@ -87,11 +87,11 @@ impl<E: Subject> World<E> {
         self.agenda.add(self.now_us + pause_us, Item::OperatorTick);
     }
 
-    /// A Primary that its witness keeps frozen, beside the one that went on: what waits in it fails.
+    /// A Primary that its witness keeps frozen, while the other went on: what waits in it fails.
     fn demote_replaced(&mut self) {
         for node in 0..2 {
-            let replaced =
-                self.witness.replaced[node].is_some() && self.nodes[1 - node].is_primary();
+            // The other may have been demoted since: what it answered stands all the same.
+            let replaced = self.witness.replaced[node].is_some();
             let frozen =
                 self.nodes[node].is_running() && self.nodes[node].state().suspended_fencing;
             if self.operator.calm && replaced && frozen && !self.is_asked(node) {

@@ -192,6 +192,39 @@ pub fn diskless_primary_is_served_by_its_peer<E: Subject>() {
     assert_eq!(crate::stamp::write_number(stage.world.nodes[0].medium.view(4)), 2);
 }
 
+/// I1: what a lost session left in the peer's cache is the only copy, and a flush covers it. A kernel
+/// can not be asked for that without a write, so there the flush fails.
+pub fn a_flush_covers_what_an_earlier_session_left<E: Subject>() {
+    for (twins, killed) in [(true, false), (true, true), (false, false)] {
+        let mut swarm = Swarm::quiet(ReplicationProtocol::C);
+        swarm.twins = twins;
+        let mut stage = Stage::<E>::pair_of(swarm);
+        stage.must(0, Verb::Detach { force: false });
+        stage.write(0, 0, 8);
+        if killed {
+            stage.world.crash(1, crate::node::Crash::Kill);
+        } else {
+            stage.cut_all();
+        }
+        stage
+            .until("the Primary notices", |stage| stage.connection(0) < ConnectionState::Connected);
+        if killed {
+            stage.restart(1);
+        } else {
+            stage.heal_all();
+        }
+        stage.until("connected", |stage| stage.connection(0) == ConnectionState::Connected);
+        let flush = stage.begin(0, Wish::Flush);
+        let reply = stage.answer(flush);
+        assert_eq!(matches!(reply, Reply::Done), twins, "{reply:?}");
+        stage.write(0, 100, 8);
+        stage.does(0, Wish::Flush);
+        stage.does(0, Wish::Flush);
+        stage.must(0, Verb::Attach);
+        stage.heals();
+    }
+}
+
 /// I9: a write is slow on the disk of a Primary that is resync target, and was read at the peer
 /// already. The end of the resync does not bring the old content back.
 pub fn the_end_of_a_resync_takes_no_read_back<E: Subject>() {
