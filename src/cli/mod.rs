@@ -14,10 +14,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 mod arguments;
+mod check;
 mod demo;
 mod devalue;
 mod drbdadm;
 mod gi;
+mod guards;
 mod json;
 mod live;
 mod offline;
@@ -72,7 +74,9 @@ pub fn main() -> ExitCode {
 fn run(arguments: Arguments) -> u8 {
     let context = arguments.context();
     match &arguments.verb {
-        Verb::Daemon => return run_daemon(&context),
+        Verb::Daemon { keepalived } => return run_daemon(&context, keepalived.clone()),
+        Verb::AddressGuard => return guards::addresses(),
+        Verb::ServiceGuard => return guards::services(&daemon_options(&context, None)),
         Verb::Demo { keep } => return demo::run(*keep, context.json),
         Verb::Witness { listen, state, create, allow, show } => {
             return match show {
@@ -91,6 +95,7 @@ fn carry_out(arguments: &Arguments, output: &mut Output) {
     let context = arguments.context();
     let verb = &arguments.verb;
     match verb {
+        Verb::Check { keepalived } => check::run(&context, keepalived.as_deref(), output),
         Verb::Dump { verbose, resources } => dump(&context, *verbose, resources, output),
         Verb::CreateMd { .. }
         | Verb::DumpMd { .. }
@@ -113,7 +118,7 @@ fn carry_out(arguments: &Arguments, output: &mut Output) {
     }
 }
 
-fn run_daemon(context: &Context) -> u8 {
+fn run_daemon(context: &Context, keepalived: Option<PathBuf>) -> u8 {
     // A daemon with a configuration that does not load could do nothing: better said now.
     match config::load(&context.config) {
         Ok(config) => {
@@ -125,17 +130,34 @@ fn run_daemon(context: &Context) -> u8 {
             return exit::FAILURE;
         }
     }
-    let options = DaemonOptions {
-        config: std::path::absolute(&context.config).unwrap_or_else(|_| context.config.clone()),
-        run_dir: std::path::absolute(&context.run_dir).unwrap_or_else(|_| context.run_dir.clone()),
-        node: context.node.clone(),
-    };
-    match daemon::run(options) {
+    if let Some(path) = &keepalived {
+        match config::keepalived::load(path) {
+            Ok(config) => output::print_found(&config.warnings),
+            Err(mistakes) => {
+                output::print_mistakes(&mistakes);
+                return exit::FAILURE;
+            }
+        }
+    }
+    match daemon::run(daemon_options(context, keepalived)) {
         Ok(()) => exit::OK,
         Err(error) => {
             eprintln!("twinblk daemon: {error}");
-            exit::OTHER
+            match error {
+                daemon::DaemonError::Failover(_) => exit::FAILURE,
+                _ => exit::OTHER,
+            }
         }
+    }
+}
+
+fn daemon_options(context: &Context, keepalived: Option<PathBuf>) -> DaemonOptions {
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    DaemonOptions {
+        config: absolute(&context.config),
+        keepalived: keepalived.as_ref().map(absolute),
+        run_dir: absolute(&context.run_dir),
+        node: context.node.clone(),
     }
 }
 

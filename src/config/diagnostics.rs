@@ -174,6 +174,11 @@ impl Diagnostics {
         (self.name(span.file), start..end)
     }
 
+    /// `file:line`; empty when it is about no place.
+    pub fn place(&self, diagnostic: &Diagnostic) -> String {
+        diagnostic.span.map(|span| self.sources.place(span)).unwrap_or_default()
+    }
+
     fn line(&self, diagnostic: &Diagnostic) -> String {
         match diagnostic.span {
             Some(span) => format!("{}: {}", self.sources.place(span), diagnostic.message),

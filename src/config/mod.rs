@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub mod diagnostics;
+pub mod keepalived;
 pub mod options;
 pub mod view;
 
