@@ -152,8 +152,20 @@ async fn deliver(settings: &MailSettings, letter: &Letter) -> Result<(), MailErr
     server.expect("the connection", 220).await?;
     server.say("HELO", &format!("HELO {}\r\n", settings.hello), 250).await?;
     server.say("MAIL", &format!("MAIL FROM:<{from}>\r\n"), 250).await?;
+    let (mut accepted, mut refused) = (0, None);
     for to in to {
-        server.say("RCPT", &format!("RCPT TO:<{to}>\r\n"), 250).await?;
+        match server.say("RCPT", &format!("RCPT TO:<{to}>\r\n"), 250).await {
+            Ok(()) => accepted += 1,
+            // The others want to know all the same.
+            Err(error @ MailError::Refused(..)) => {
+                tracing::warn!("smtp_server {}: no mail to {to}: {error}", settings.host);
+                refused = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if let (0, Some(error)) = (accepted, refused) {
+        return Err(error);
     }
     server.say("DATA", "DATA\r\n", 354).await?;
     server.say("the letter", &format!("{}.\r\n", letter.text(&envelope)), 250).await?;

@@ -44,7 +44,7 @@ pub struct MiscCheck {
     pub is_dynamic: bool,
 }
 
-/// What a checker has to say: its first finding, and each that differs.
+/// What a checker has to say: each finding that differs from the one before, or from what it began as.
 #[derive(Debug)]
 pub(super) struct Finding {
     pub server: usize,
@@ -161,7 +161,7 @@ impl MiscCheck {
             Some(line) => format!(": {line}"),
             None => ".".to_owned(),
         };
-        let text = format!("Misc check to [{service}] for [{}] {found}{said}", self.path);
+        let text = format!("Misc check to {service} for [{}] {found}{said}", self.path);
         Some(Look { is_good, weight, text })
     }
 }

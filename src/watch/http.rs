@@ -194,6 +194,8 @@ fn content_length(header: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// The answer in pieces of `step` bytes, then the end of the connection.
@@ -283,6 +285,28 @@ mod tests {
         assert_eq!(receive(true, long.as_bytes(), 1000), Err(HttpError::BodyTooLong));
         // Nobody wants the body of this one.
         assert!(receive(false, long.as_bytes(), 1000).is_ok());
+    }
+
+    proptest! {
+        /// Where the pieces of an answer end changes nothing, and nothing panics.
+        #[test]
+        fn pieces_do_not_matter(
+            words in prop::collection::vec(
+                prop::sample::select(vec![
+                    "HTTP/1.0 200 OK", "HTTP/", "\r\n", "\r\n\r\n", "\n", "Content-Length: 3",
+                    "content-length:", " 18446744073709551615", "-1", "abc", "\u{e9}", "\0",
+                ]),
+                0..12,
+            ),
+            steps in prop::collection::vec(1..40_usize, 1..4),
+            wants_digest: bool,
+        ) {
+            let bytes = words.concat().into_bytes();
+            let whole = receive(wants_digest, &bytes, bytes.len().max(1));
+            for step in steps {
+                prop_assert_eq!(receive(wants_digest, &bytes, step), whole);
+            }
+        }
     }
 
     #[test]

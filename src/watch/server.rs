@@ -51,6 +51,23 @@ pub enum Protocol {
     Sctp,
 }
 
+impl Service {
+    /// As keepalived.conf writes it: `10.0.0.1 80`, `fwmark 5`, `group NAME`.
+    pub fn from_words(words: &str) -> Self {
+        let (first, second) = words.split_once(' ').unwrap_or((words, "0"));
+        let second = second.trim();
+        if let (Ok(address), Ok(port)) = (first.parse(), second.parse()) {
+            let address = SocketAddr::new(address, port);
+            return Self::Address { address, protocol: Protocol::Tcp };
+        }
+        match (first, second.parse()) {
+            ("fwmark", Ok(mark)) => Self::FirewallMark(mark),
+            ("group", _) => Self::Group(second.to_owned()),
+            _ => Self::Group(words.to_owned()),
+        }
+    }
+}
+
 impl fmt::Display for Service {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -147,6 +164,25 @@ impl VirtualServer {
             Change::Quorum { is_gained: false, threshold, weight } => {
                 format!("Lost quorum {quorum}-{hysteresis}={threshold} > {weight} for VS {vs}")
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_servers() {
+        for (words, expected) in [
+            ("10.0.0.1 3306", "[10.0.0.1]:tcp:3306"),
+            ("2001:db8::1 80", "[2001:db8::1]:tcp:80"),
+            ("10.0.0.1", "[10.0.0.1]:tcp:0"),
+            ("fwmark 5", "FWM 5"),
+            ("group web", "[web]"),
+            ("fwmark five", "[fwmark five]"),
+        ] {
+            assert_eq!(Service::from_words(words).to_string(), expected);
         }
     }
 }

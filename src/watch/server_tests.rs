@@ -407,7 +407,7 @@ fn a_program_decides_and_may_set_the_weight() {
         let (change, reason, _) = next(&mut watch).await;
         assert_eq!(change, DOWN);
         let said =
-            "Misc check to [[192.0.2.1]:tcp:3306] for [/check.sh] failed (exited with status 1)";
+            "Misc check to [192.0.2.1]:tcp:3306 for [/check.sh] failed (exited with status 1)";
         assert!(reason.starts_with(said), "{reason}");
         watch.stop().await;
 
