@@ -11,7 +11,7 @@ use super::source::{Sources, Span};
 /// More mistakes than this are not worth printing; the rest is counted.
 const SHOWN_MAX: usize = 25;
 /// A hostile file makes one mistake per byte; of each severity this many are kept.
-const KEPT_MAX: usize = 200;
+pub(super) const KEPT_MAX: usize = 200;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {

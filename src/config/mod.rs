@@ -20,6 +20,7 @@ pub mod view;
 mod checks;
 mod dump;
 mod glob;
+pub mod keepalived;
 mod lexer;
 mod model;
 mod sections;
