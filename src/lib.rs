@@ -7,11 +7,13 @@
 //!      |
 //!   driver             the only loop of a resource: events in, engine.handle, effects out
 //!      |        \__________________________
-//!   disk  link  nbd  vrrp  witness   shells: I/O, no decisions; they do not know each other
+//!   disk  link  nbd  vrrp  service  watch  notify  witness   shells: no decisions, strangers
 //!      |     |    |    |
+//!   program            runs a program of others: group, user, time limit
+//!      |
 //!   engine meta config election      the sans-io core, the on-disk format, drbd.conf, who serves
 //!      |     |    |
-//!   buffer  proto      payload memory; wire packets
+//!   buffer  proto  mountinfo   payload memory; wire packets; what is mounted
 //! ```
 //!
 //! A lower layer never imports a higher one; `tests/tidy.rs` enforces it. The layers marked below
@@ -33,6 +35,10 @@ pub mod engine;
 pub mod link;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod meta;
+pub mod mountinfo;
 pub mod nbd;
+pub mod program;
+pub mod service;
 pub mod vrrp;
+pub mod watch;
 pub mod witness;

@@ -4,7 +4,7 @@
 //! The layers, lowest first; a module imports lower ones only (docs/architecture.md):
 //!
 //! ```text
-//!   proto, buffer <- engine, meta, config <- disk, link, nbd <- driver <- control <- daemon <- cli
+//!   proto, buffer <- engine, meta, config <- program <- disk, link, nbd <- driver <- control <- daemon <- cli
 //! ```
 
 use std::fmt;
@@ -12,10 +12,11 @@ use std::fs;
 use std::path::Path;
 
 /// Modules of one line do not know each other. A new top-level module is given its place here.
-const LAYERS: [&[&str]; 8] = [
-    &["buffer"],
+const LAYERS: [&[&str]; 9] = [
+    &["buffer", "mountinfo"],
     &["engine", "meta", "election", "config"],
-    &["disk", "link", "nbd", "vrrp", "service", "witness"],
+    &["program"],
+    &["disk", "link", "nbd", "vrrp", "service", "witness", "watch", "notify"],
     &["driver"],
     &["control"],
     &["daemon"],

@@ -3,8 +3,8 @@
 
 use proptest::prelude::*;
 use twinblk_proto::codec::{
-    BodyLength, Framing, VERSION_VOLUMES, WireError, body_length, command, decode_body,
-    decode_header, encode, socket_of,
+    BodyLength, Framing, VERSION_INTEGRITY, VERSION_VOLUMES, WireError, body_length, command,
+    decode_body, decode_header, encode, socket_of,
 };
 use twinblk_proto::packet::*;
 use twinblk_proto::run_length::BitmapReceiver;
@@ -135,7 +135,13 @@ fn packet(framing: Framing) -> BoxedStrategy<Packet> {
         }),
         bytes(64..=128).prop_map(Packet::AuthChallenge),
         bytes(1..=64).prop_map(Packet::AuthResponse),
-        protocol().prop_map(Packet::Protocol),
+        protocol().prop_map(move |mut settings| {
+            // The name came with version 87.
+            if framing.version < VERSION_INTEGRITY {
+                settings.integrity_alg.clear();
+            }
+            Packet::Protocol(settings)
+        }),
         sizes(framing.features & features::WSAME != 0).prop_map(Packet::Sizes),
         any::<[u64; 6]>().prop_map(|[current, bitmap, newer, older, dirty_bits, flags]| {
             let history = [newer, older];

@@ -19,7 +19,9 @@ use super::Time;
 use super::check::{self, Counters, Received};
 use super::notice::{FaultReason, Notice};
 use super::packet::{Advertisement, Route, Version};
-use super::settings::{InitialState, InstanceSettings, OWNER, WrongSettings};
+use super::settings::{
+    InitialState, InstanceSettings, OWNER, Reading, TrackerSettings, WrongSettings,
+};
 
 /// Says "I stop" in an advertisement.
 const PRIORITY_ZERO: u8 = 0;
@@ -52,6 +54,11 @@ pub enum Event<'a> {
     Tracker {
         index: usize,
         good: bool,
+    },
+    /// The same for one that weighs by a number (`track_file`).
+    TrackerNumber {
+        index: usize,
+        number: i64,
     },
     Group(GroupVerdict),
     Stop,
@@ -104,7 +111,7 @@ pub struct Instance {
     link_is_up: bool,
     source: Option<IpAddr>,
     /// As in the settings; `None` before the first result.
-    trackers: Vec<Option<bool>>,
+    trackers: Vec<Option<Reading>>,
     group_is_faulty: bool,
     // Election.
     /// Backup: the master counts as gone. Master: the next advertisement.
@@ -174,16 +181,8 @@ impl Instance {
         if base == OWNER {
             return OWNER;
         }
-        let trackers = self.settings.trackers.iter().zip(&self.trackers);
-        let change: i32 = trackers
-            .map(|(tracker, good)| {
-                let weight = i32::from(tracker.weight);
-                // A weight below zero counts while bad, one above while good.
-                let acts = good.is_some_and(|good| (good == (weight > 0)) != tracker.reverse);
-                if acts { weight } else { 0 }
-            })
-            .sum();
-        (i32::from(base) + change).clamp(1, i32::from(OWNER) - 1) as u8
+        let change: i64 = self.readings().map(|(tracker, reading)| tracker.change(reading)).sum();
+        (i64::from(base) + change).clamp(1, i64::from(OWNER) - 1) as u8
     }
 
     /// What keeps it from taking part, apart from its group.
@@ -194,9 +193,14 @@ impl Instance {
         if self.source.is_none() {
             return Some(FaultReason::NoSourceAddress);
         }
-        let mut trackers = self.settings.trackers.iter().zip(&self.trackers);
-        let bad = trackers.find(|(tracker, good)| tracker.weight == 0 && **good == Some(false));
+        let bad = self.readings().find(|(tracker, reading)| tracker.is_fault(*reading));
         bad.map(|(tracker, _)| FaultReason::Tracker(tracker.name.clone()))
+    }
+
+    /// Trackers that have spoken.
+    fn readings(&self) -> impl Iterator<Item = (&TrackerSettings, Reading)> {
+        let trackers = self.settings.trackers.iter().zip(&self.trackers);
+        trackers.filter_map(|(tracker, reading)| Some((tracker, (*reading)?)))
     }
 
     /// In Fault because of another member, or would be.
@@ -230,7 +234,11 @@ impl Instance {
                 self.look_at_standing(now, effects);
             }
             Event::Tracker { index, good } => {
-                self.trackers[index] = Some(good);
+                self.trackers[index] = Some(if good { Reading::Good } else { Reading::Bad });
+                self.look_at_standing(now, effects);
+            }
+            Event::TrackerNumber { index, number } => {
+                self.trackers[index] = Some(Reading::Number(number));
                 self.look_at_standing(now, effects);
             }
             Event::Group(GroupVerdict::Fault(is_faulty)) => {
@@ -440,7 +448,7 @@ impl Instance {
             return;
         }
         let mut trackers = self.settings.trackers.iter().zip(&self.trackers);
-        if trackers.any(|(tracker, good)| tracker.weight == 0 && good.is_none()) {
+        if trackers.any(|(tracker, reading)| tracker.weight == 0 && reading.is_none()) {
             return;
         }
         self.master_interval_us = self.settings.advert_interval_us;

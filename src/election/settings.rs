@@ -10,6 +10,8 @@ pub const OWNER: u8 = 255;
 pub const MAX_ADDRESSES: usize = 255;
 /// keepalived itself allows 8 scripts an instance without a warning; this only bounds memory.
 pub const MAX_TRACKERS: usize = 64;
+/// Beyond what can be subtracted from a priority: no lower one, but Fault.
+const FAULT_CHANGE: i64 = -254;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -75,14 +77,55 @@ impl Default for AnnouncementSettings {
     }
 }
 
-/// Something outside that is good or bad: a script, an interface, a process.
+/// Something outside that is good or bad (a script, an interface, a process), or that weighs by a
+/// number (a file).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrackerSettings {
     pub name: String,
-    /// 0: bad is Fault. Above 0: added to the priority while good. Below: added while bad.
+    /// 0: bad, or a number other than 0, is Fault. Above 0: added to the priority while good. Below:
+    /// added while bad. A number is multiplied by it, and the product added.
     pub weight: i16,
-    /// Good and bad change places, for a weight that is not 0.
+    /// Good and bad change places, and so does the sign of a product.
     pub reverse: bool,
+}
+
+/// What a tracker has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    Good,
+    Bad,
+    Number(i64),
+}
+
+impl TrackerSettings {
+    /// What the reading adds to the priority.
+    pub(super) fn change(&self, reading: Reading) -> i64 {
+        let weight = i64::from(self.weight);
+        let acts = |good: bool| (good == (weight > 0)) != self.reverse;
+        match reading {
+            Reading::Good if acts(true) => weight,
+            Reading::Bad if acts(false) => weight,
+            Reading::Good | Reading::Bad => 0,
+            Reading::Number(number) => {
+                let number = if self.reverse { number.saturating_neg() } else { number };
+                // More than this is as good as this, and sums of it do not overflow.
+                let bound = i64::from(i32::MAX);
+                number.saturating_mul(weight).clamp(-bound, bound)
+            }
+        }
+    }
+
+    pub(super) fn is_fault(&self, reading: Reading) -> bool {
+        if self.weight != 0 {
+            return self.change(reading) <= FAULT_CHANGE;
+        }
+        let is_bad = match reading {
+            Reading::Good => false,
+            Reading::Bad => true,
+            Reading::Number(number) => number != 0,
+        };
+        is_bad != self.reverse
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,7 +193,7 @@ pub enum WrongSettings {
     DownTimer,
     #[error("more than {MAX_TRACKERS} trackers")]
     TrackerCount,
-    #[error("weight {0}: -253 to 253")]
+    #[error("weight {0}: -254 to 254")]
     Weight(i16),
     #[error("nopreempt has no effect with state MASTER: use state BACKUP")]
     NopreemptMaster,
@@ -234,7 +277,7 @@ impl InstanceSettings {
         wrong(self.trackers.len() > MAX_TRACKERS, WrongSettings::TrackerCount)?;
         for tracker in &self.trackers {
             let weight = tracker.weight;
-            wrong(!(-253..=253).contains(&weight), WrongSettings::Weight(weight))?;
+            wrong(!(-254..=254).contains(&weight), WrongSettings::Weight(weight))?;
         }
         let hint = self.initial_state == InitialState::Master && self.priority != OWNER;
         wrong(hint && !self.preempt, WrongSettings::NopreemptMaster)

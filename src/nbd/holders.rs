@@ -4,9 +4,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{OFlags, makedev, open};
+use rustix::fs::{OFlags, open};
+
+use crate::mountinfo::{self, Mount, parse_device, unescaped};
 
 /// Holders named in a message; the rest is a number.
 const NAMED_MAX: usize = 4;
@@ -29,9 +31,8 @@ pub fn holders(disk: &str) -> Vec<String> {
 /// devices.
 pub fn quick_holders(disk: &str) -> Vec<String> {
     let devices = Disk::read(disk);
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let mut found = mounts(&read("/proc/self/mountinfo"), &devices);
-    found.extend(swaps(&read("/proc/swaps"), &devices));
+    let mut found = mounts(&mountinfo::read().unwrap_or_default(), &devices);
+    found.extend(swaps(&fs::read_to_string("/proc/swaps").unwrap_or_default(), &devices));
     found.extend(stacked(disk));
     found
 }
@@ -55,7 +56,7 @@ pub fn in_words(holders: &[String]) -> String {
 impl Disk {
     fn read(disk: &str) -> Self {
         let folder = Path::new("/sys/block").join(disk);
-        let number = |folder: &Path| parse_number(&fs::read_to_string(folder.join("dev")).ok()?);
+        let number = |folder: &Path| parse_device(&fs::read_to_string(folder.join("dev")).ok()?);
         let mut devices: BTreeSet<u64> = number(&folder).into_iter().collect();
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(disk) {
@@ -66,59 +67,31 @@ impl Disk {
     }
 
     /// `path` is a node of the disk, or a link to one.
-    fn has_node(&self, path: &str) -> bool {
-        path.starts_with('/')
+    fn has_node(&self, path: &Path) -> bool {
+        path.is_absolute()
             && fs::metadata(path).is_ok_and(|node| {
                 node.file_type().is_block_device() && self.devices.contains(&node.rdev())
             })
     }
 }
 
-/// `43:0`
-fn parse_number(text: &str) -> Option<u64> {
-    let (major, minor) = text.trim().split_once(':')?;
-    Some(makedev(major.parse().ok()?, minor.parse().ok()?))
-}
-
-/// Lines of mountinfo: `36 35 98:0 /root /mnt rw - ext4 /dev/sda1 rw`. A file system over several
-/// disks has a number of its own and names its first disk as the source.
-fn mounts(text: &str, disk: &Disk) -> Vec<String> {
-    let mut points = BTreeSet::new();
-    for line in text.lines() {
-        let mut words = line.split(' ');
-        let number = words.nth(2).and_then(parse_number);
-        let point = words.nth(1).unwrap_or_default();
-        let source = line.split_once(" - ").and_then(|(_, rest)| rest.split(' ').nth(1));
-        let is_on_disk = number.is_some_and(|number| disk.devices.contains(&number))
-            || source.is_some_and(|source| disk.has_node(&unescaped(source)));
-        if is_on_disk {
-            points.insert(format!("mounted on {}", unescaped(point)));
-        }
-    }
+/// A file system over several disks has a number of its own and names its first disk as the source.
+fn mounts(mounts: &[Mount], disk: &Disk) -> Vec<String> {
+    let is_on_disk =
+        |mount: &&Mount| disk.devices.contains(&mount.device) || disk.has_node(&mount.source);
+    let points: BTreeSet<String> = mounts
+        .iter()
+        .filter(is_on_disk)
+        .map(|mount| format!("mounted on {}", mount.point.display()))
+        .collect();
     points.into_iter().collect()
-}
-
-/// The kernel writes a space as `\040`.
-fn unescaped(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.as_bytes();
-    while let [first, rest @ ..] = bytes {
-        let code = match bytes {
-            [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..] => {
-                Some((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'))
-            }
-            _ => None,
-        };
-        out.push(code.unwrap_or(*first));
-        bytes = if code.is_some() { &bytes[4..] } else { rest };
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 fn swaps(text: &str, disk: &Disk) -> Vec<String> {
     let paths = text.lines().skip(1).filter_map(|line| line.split_whitespace().next());
-    let on_disk = paths.filter(|path| disk.has_node(&unescaped(path)));
-    on_disk.map(|path| format!("swap on {}", unescaped(path))).collect()
+    let paths = paths.map(|path| PathBuf::from(unescaped(path.as_bytes())));
+    let on_disk = paths.filter(|path| disk.has_node(path));
+    on_disk.map(|path| format!("swap on {}", path.display())).collect()
 }
 
 /// Device mapper, md and loop devices on the disk or a partition.
@@ -136,7 +109,7 @@ fn stacked(disk: &str) -> Vec<String> {
     for device in entries(Path::new("/sys/block")) {
         let backing = Path::new("/sys/block").join(&device).join("loop/backing_file");
         let backing = fs::read_to_string(backing).unwrap_or_default();
-        if devices.has_node(backing.trim_end()) {
+        if devices.has_node(Path::new(backing.trim_end())) {
             names.push(device);
         }
     }
@@ -172,8 +145,8 @@ fn processes(disk: &Disk) -> Vec<String> {
         if let Ok(namespace) = fs::read_link(folder.join("ns/mnt"))
             && namespaces.insert(namespace)
         {
-            let text = fs::read_to_string(folder.join("mountinfo")).unwrap_or_default();
-            let others = mounts(&text, disk);
+            let others = mountinfo::read_from(&folder.join("mountinfo")).unwrap_or_default();
+            let others = mounts(&others, disk);
             found.extend(
                 others.into_iter().map(|mount| format!("{mount} by process {process} ({name})")),
             );
@@ -184,6 +157,8 @@ fn processes(disk: &Disk) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::makedev;
+
     use super::*;
 
     fn disk() -> Disk {
@@ -192,7 +167,7 @@ mod tests {
 
     #[test]
     fn mounts_of_the_disk_and_its_partitions() {
-        let text = "\
+        let text = b"\
 22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
 36 22 43:0 / /srv/my\\040data rw,relatime shared:1 - ext4 /dev/nbd0 rw
 37 22 43:1 /sub /mnt rw - xfs /dev/nbd0p1 rw
@@ -200,16 +175,10 @@ mod tests {
 39 22 43:0 / /srv/my\\040data rw - ext4 /dev/nbd0 rw
 nonsense
 ";
-        assert_eq!(mounts(text, &disk()), ["mounted on /mnt", "mounted on /srv/my data"]);
-    }
-
-    #[test]
-    fn numbers_and_escapes() {
-        assert_eq!(parse_number("43:7\n"), Some(makedev(43, 7)));
-        assert_eq!(parse_number("43"), None);
-        assert_eq!(unescaped("a\\040b\\134"), "a b\\");
-        assert_eq!(unescaped("a\\04"), "a\\04");
-        assert_eq!(unescaped("ü\\777"), "ü\\777");
+        assert_eq!(
+            mounts(&mountinfo::parse(text), &disk()),
+            ["mounted on /mnt", "mounted on /srv/my data"]
+        );
     }
 
     /// The disk of this machine that a file system is mounted from, if it is a plain one.

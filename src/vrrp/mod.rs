@@ -58,6 +58,8 @@ pub struct Placement {
 pub enum Command {
     /// A tracker of an instance is good or bad now.
     Tracker { instance: usize, tracker: usize, good: bool },
+    /// The same for one that weighs by a number (`track_file`).
+    TrackerNumber { instance: usize, tracker: usize, number: i64 },
     /// Release what is held, then end.
     Stop,
 }

@@ -65,10 +65,11 @@ pub async fn run(
         match command {
             Some(Command::Stop) => break,
             Some(Command::Tracker { instance, tracker, good }) => {
-                let trackers = router.instances.get(instance).map(|i| i.settings().trackers.len());
-                if trackers.is_some_and(|count| tracker < count) {
-                    router.give(instance, Event::Tracker { index: tracker, good });
-                }
+                router.give_tracker(instance, tracker, Event::Tracker { index: tracker, good });
+            }
+            Some(Command::TrackerNumber { instance, tracker, number }) => {
+                let event = Event::TrackerNumber { index: tracker, number };
+                router.give_tracker(instance, tracker, event);
             }
             None => has_more = router.turn(),
         }
@@ -210,6 +211,14 @@ impl Router {
             }
         }
         Ok(())
+    }
+
+    /// A tracker that the settings do not have is somebody's mistake, not this one's end.
+    fn give_tracker(&mut self, instance: usize, tracker: usize, event: Event<'_>) {
+        let trackers = self.instances.get(instance).map(|i| i.settings().trackers.len());
+        if trackers.is_some_and(|count| tracker < count) {
+            self.give(instance, event);
+        }
     }
 
     fn give(&mut self, index: usize, event: Event<'_>) {

@@ -78,3 +78,60 @@ fn a_reversed_weight_counts_the_other_way_round() {
     stage.handle(Event::Tracker { index: 0, good: false });
     assert_eq!(stage.instance.effective_priority(), 100);
 }
+
+/// keepalived.conf(5), "Track files": with weight 0 any number but 0 is a fault; otherwise the product
+/// is added to the priority, and is a fault below -253.
+#[test]
+fn a_number_is_multiplied_by_the_weight() {
+    for (weight, reverse, number, expected) in [
+        (0, false, 0, Some(100)),
+        (0, false, 1, None),
+        (0, false, -1, None),
+        (0, true, 0, None),
+        (0, true, 1, Some(100)),
+        (1, false, 20, Some(120)),
+        (1, false, -20, Some(80)),
+        (1, true, 20, Some(80)),
+        (2, false, -10, Some(80)),
+        (-2, false, -10, Some(120)),
+        (1, false, 200, Some(254)),
+        (1, false, -253, Some(1)),
+        (1, false, -254, None),
+        (-254, false, 1, None),
+        (254, false, i64::MAX, Some(254)),
+        (254, false, i64::MIN, None),
+        (-1, true, i64::MIN, None),
+    ] {
+        let mut settings = tracked(100, &[weight]);
+        settings.trackers[0].reverse = reverse;
+        let mut stage = Stage::new(settings);
+        stage.handle(Event::TrackerNumber { index: 0, number: 0 });
+        stage.handle(Event::TrackerNumber { index: 0, number });
+        let found = match stage.instance.own_fault() {
+            None => Some(stage.instance.effective_priority()),
+            Some(_) => None,
+        };
+        assert_eq!(found, expected, "weight {weight}, reverse {reverse}: {number}");
+    }
+    // Numbers of several trackers add up before they are cut.
+    let mut stage = Stage::new(tracked(100, &[1, 1]));
+    stage.handle(Event::TrackerNumber { index: 0, number: 200 });
+    stage.handle(Event::TrackerNumber { index: 1, number: -150 });
+    assert_eq!(stage.instance.effective_priority(), 150);
+}
+
+#[test]
+fn weight_0_can_be_reversed_and_minus_254_is_a_fault() {
+    let mut reversed = tracked(100, &[0]);
+    reversed.trackers[0].reverse = true;
+    let mut stage = Stage::new(reversed);
+    stage.handle(Event::Tracker { index: 0, good: false });
+    assert_eq!(stage.instance.own_fault(), None);
+    stage.handle(Event::Tracker { index: 0, good: true });
+    assert!(stage.instance.own_fault().is_some());
+    let mut stage = Stage::new(tracked(100, &[-254]));
+    stage.handle(Event::Tracker { index: 0, good: true });
+    assert_eq!(stage.instance.own_fault(), None);
+    stage.handle(Event::Tracker { index: 0, good: false });
+    assert!(stage.instance.own_fault().is_some());
+}
