@@ -237,6 +237,15 @@ pub(super) enum Verb {
         #[arg(value_name = "RESOURCE")]
         resources: Vec<String>,
     },
+    /// Look for mistakes in drbd.conf and keepalived.conf, alone and together
+    Check {
+        /// The keepalived.conf to read [default: that of keepalived, if it is there]
+        #[arg(long, value_name = "FILE")]
+        keepalived: Option<PathBuf>,
+        /// Files to look at instead, of either kind
+        #[arg(value_name = "FILE", conflicts_with = "keepalived")]
+        files: Vec<PathBuf>,
+    },
     /// Print the metadata of a disk that is not in use
     DumpMd {
         /// Even if the activity log was not applied
@@ -478,6 +487,7 @@ mod tests {
             "wait-connect",
             "wait-sync",
             "dump",
+            "check",
             "dump-md",
             "show-gi",
             "get-gi",

@@ -5,6 +5,7 @@
 //!   arguments -> live      what the daemon does       --> control socket
 //!             -> offline   metadata of a disk at rest --> meta
 //!             -> dump      the configuration          --> config
+//!             -> check     what is wrong with it      --> config
 //!   drbdadm, drbd-overview as the program's name --> the same, in DRBD's words
 //!                 \-> output: text, JSON, exit code
 //! ```
@@ -14,6 +15,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 mod arguments;
+mod check;
 mod demo;
 mod devalue;
 mod drbdadm;
@@ -74,6 +76,7 @@ fn run(arguments: Arguments) -> u8 {
     match &arguments.verb {
         Verb::Daemon => return run_daemon(&context),
         Verb::Demo { keep } => return demo::run(*keep, context.json),
+        Verb::Check { keepalived, files } => return check::run(&context, keepalived, files),
         Verb::Witness { listen, state, create, allow, show } => {
             return match show {
                 true => witness::show(state, context.json),

@@ -99,6 +99,12 @@ impl Diagnostics {
         self.list.is_empty()
     }
 
+    /// The file and line of a mistake, where it has one.
+    pub fn place(&self, diagnostic: &Diagnostic) -> Option<(String, usize)> {
+        let span = diagnostic.span?;
+        Some((self.name(span.file), self.sources.line(span)))
+    }
+
     /// For people: file, line, the line itself and a caret under the word.
     pub fn render(&self, colour: bool) -> String {
         let mut out = String::new();

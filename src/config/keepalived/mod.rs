@@ -22,6 +22,7 @@ mod addresses;
 mod builder;
 mod checks;
 pub mod command;
+mod cross;
 mod global;
 mod groups;
 mod instance;
@@ -36,6 +37,7 @@ mod trackers;
 mod words;
 
 pub use command::{Command, Invocation};
+pub use cross::cross_check;
 pub use model::Keepalived;
 
 use builder::Builder;

@@ -74,3 +74,13 @@ fn a_database_without_its_last_brace() {
         assert_eq!((check.connect_timeout_us, check.delay_loop_us), (3_000_000, 2_000_000));
     }
 }
+
+#[test]
+fn the_examples_load_without_a_word() {
+    for name in ["mysql/db1", "mysql/db2", "nginx/web1", "nginx/web2"] {
+        let config = classic(&format!("../../../examples/{name}/keepalived.conf"));
+        assert!(config.warnings.is_empty(), "{name}: {:?}", config.warnings);
+        let resource = config.instances[0].drbd_resource.as_ref().expect("one");
+        assert!(resource.mount.is_some() && !resource.start.is_empty(), "{name}");
+    }
+}
