@@ -3,7 +3,7 @@
 //! ```text
 //!   cli, main          verbs, rendering, demo
 //!      |
-//!   control            unix-socket API between CLI and daemon
+//!   control  failover  unix-socket API between CLI and daemon; a running keepalived.conf
 //!      |
 //!   driver             the only loop of a resource: events in, engine.handle, effects out
 //!      |        \__________________________
@@ -32,6 +32,7 @@ pub mod driver;
 pub mod election;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod engine;
+pub mod failover;
 pub mod link;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod meta;

@@ -12,13 +12,14 @@ use std::fs;
 use std::path::Path;
 
 /// Modules of one line do not know each other. A new top-level module is given its place here.
-const LAYERS: [&[&str]; 9] = [
+const LAYERS: [&[&str]; 10] = [
     &["buffer", "mountinfo"],
     &["engine", "meta", "election", "config"],
     &["program"],
     &["disk", "link", "nbd", "vrrp", "service", "witness", "watch", "notify"],
     &["driver"],
     &["control"],
+    &["failover"],
     &["daemon"],
     &["demo"],
     &["cli"],

@@ -59,7 +59,11 @@ pub(super) struct Resources {
 #[derive(Clone, Debug, Subcommand)]
 pub(super) enum Verb {
     /// Run the daemon that serves the resources of this node, in the foreground
-    Daemon,
+    Daemon {
+        /// Speak VRRP and move services as this keepalived.conf says
+        #[arg(long, value_name = "FILE")]
+        keepalived: Option<PathBuf>,
+    },
     /// Write new metadata
     CreateMd {
         /// Do not ask before data or metadata is overwritten
@@ -274,6 +278,23 @@ pub(super) enum Verb {
         #[command(flatten)]
         on: Resources,
     },
+    /// Give the service on top of a resource to the other node, in order
+    Handover(Resources),
+    /// Give services up and take no part in elections, or take part again
+    Standby {
+        #[arg(value_name = "on|off", value_parser = ["on", "off"])]
+        state: String,
+        #[command(flatten)]
+        on: Resources,
+    },
+    /// Show the VRRP instances of this node
+    Instances,
+    /// Remove virtual addresses when the daemon dies
+    #[command(hide = true)]
+    AddressGuard,
+    /// Stop services when the daemon dies
+    #[command(hide = true)]
+    ServiceGuard,
     /// Take all resources down and end the daemon
     Shutdown,
     /// Run a witness on a third host: it lets one node of a pair go on alone

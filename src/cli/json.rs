@@ -9,8 +9,8 @@ use crate::config::options::{OptionSet, Section, Value as OptionValue};
 use crate::config::{Config, Host, MetaDisk, Resource};
 use crate::control::ResourceStatus;
 use crate::control::status::{
-    Counters, GenerationStatus, KernelDeviceStatus, NbdStatus, NodeStatus, PrimaryTimes,
-    ResyncStatus, SplitBrainStatus, VerifiedStatus, VerifyStatus,
+    Counters, GenerationStatus, InstanceStatus, KernelDeviceStatus, NbdStatus, NodeStatus,
+    PrimaryTimes, ResyncStatus, ServiceStatus, SplitBrainStatus, VerifiedStatus, VerifyStatus,
 };
 
 /// What DRBD prints when it does not know how long it will take.
@@ -44,6 +44,7 @@ struct StatusEntry<'a> {
     last_primary: &'a PrimaryTimes,
     split_brain: &'a Option<SplitBrainStatus>,
     kernel_device: &'a KernelDeviceStatus,
+    service: &'a Option<ServiceStatus>,
 }
 
 #[derive(Serialize)]
@@ -129,6 +130,10 @@ pub(super) fn statuses(statuses: &[ResourceStatus]) -> String {
     serde_json::to_string_pretty(&entries).unwrap_or_default() + "\n"
 }
 
+pub(super) fn instances(instances: &[InstanceStatus]) -> String {
+    serde_json::to_string_pretty(instances).unwrap_or_default() + "\n"
+}
+
 /// The same on one line, for a stream of them.
 pub(super) fn statuses_line(statuses: &[ResourceStatus]) -> String {
     let entries: Vec<StatusEntry<'_>> = statuses.iter().map(status).collect();
@@ -185,6 +190,7 @@ fn status(status: &ResourceStatus) -> StatusEntry<'_> {
         last_primary: &status.last_primary,
         split_brain: &status.split_brain,
         kernel_device: &status.kernel_device,
+        service: &status.service,
     }
 }
 

@@ -64,6 +64,10 @@ fn request(verb: &Verb) -> Option<(&'static str, &[String], Command)> {
         }
         Verb::PauseSync(on) => ("pause-sync", &on.resources, Command::PauseSync),
         Verb::ResumeSync(on) => ("resume-sync", &on.resources, Command::ResumeSync),
+        Verb::Handover(on) => ("handover", &on.resources, Command::Handover),
+        Verb::Standby { state, on } => {
+            ("standby", &on.resources, Command::Standby { on: state == "on" })
+        }
         Verb::WaitConnect(on) => ("wait-connect", &on.resources, Command::WaitConnect),
         Verb::WaitSync(on) => ("wait-sync", &on.resources, Command::WaitSync),
         _ => return None,
@@ -79,6 +83,7 @@ pub(super) fn run(context: &Context, verb: &Verb, output: &mut Output) {
         Verb::Cstate(on) => words(context, "cstate", &on.resources, output),
         Verb::Dstate(on) => words(context, "dstate", &on.resources, output),
         Verb::Shutdown => shutdown(context, output),
+        Verb::Instances => instances(context, output),
         _ => {
             if let Some((name, resources, command)) = request(verb) {
                 act(context, name, resources, &command, output);
@@ -301,6 +306,17 @@ fn status(context: &Context, names: &[String], output: &mut Output) {
         output.raw_json(&json::statuses(&statuses));
     } else if found_all || !statuses.is_empty() {
         output.text(&show::resources(&statuses, terminal_style()));
+    }
+}
+
+fn instances(context: &Context, output: &mut Output) {
+    let answer = connect(context).and_then(|mut client| {
+        client.instances().map_err(|error| unreachable_daemon(context, &error))
+    });
+    match answer {
+        Err(outcome) => output.outcome("instances", None, outcome),
+        Ok(instances) if output.is_json() => output.raw_json(&json::instances(&instances)),
+        Ok(instances) => output.text(&show::instances(&instances)),
     }
 }
 

@@ -20,6 +20,7 @@ mod demo;
 mod devalue;
 mod drbdadm;
 mod gi;
+mod guards;
 mod json;
 mod live;
 mod offline;
@@ -74,7 +75,9 @@ pub fn main() -> ExitCode {
 fn run(arguments: Arguments) -> u8 {
     let context = arguments.context();
     match &arguments.verb {
-        Verb::Daemon => return run_daemon(&context),
+        Verb::Daemon { keepalived } => return run_daemon(&context, keepalived.clone()),
+        Verb::AddressGuard => return guards::addresses(),
+        Verb::ServiceGuard => return guards::services(&daemon_options(&context, None)),
         Verb::Demo { keep } => return demo::run(*keep, context.json),
         Verb::Check { keepalived, files } => return check::run(&context, keepalived, files),
         Verb::Witness { listen, state, create, allow, show } => {
@@ -116,7 +119,7 @@ fn carry_out(arguments: &Arguments, output: &mut Output) {
     }
 }
 
-fn run_daemon(context: &Context) -> u8 {
+fn run_daemon(context: &Context, keepalived: Option<PathBuf>) -> u8 {
     // A daemon with a configuration that does not load could do nothing: better said now.
     match config::load(&context.config) {
         Ok(config) => {
@@ -128,17 +131,34 @@ fn run_daemon(context: &Context) -> u8 {
             return exit::FAILURE;
         }
     }
-    let options = DaemonOptions {
-        config: std::path::absolute(&context.config).unwrap_or_else(|_| context.config.clone()),
-        run_dir: std::path::absolute(&context.run_dir).unwrap_or_else(|_| context.run_dir.clone()),
-        node: context.node.clone(),
-    };
-    match daemon::run(options) {
+    if let Some(path) = &keepalived {
+        match config::keepalived::load(path, &context.node) {
+            Ok(config) => output::print_found(&config.warnings),
+            Err(mistakes) => {
+                output::print_mistakes(&mistakes);
+                return exit::FAILURE;
+            }
+        }
+    }
+    match daemon::run(daemon_options(context, keepalived)) {
         Ok(()) => exit::OK,
         Err(error) => {
             eprintln!("twinblk daemon: {error}");
-            exit::OTHER
+            match error {
+                daemon::DaemonError::Failover(_) => exit::FAILURE,
+                _ => exit::OTHER,
+            }
         }
+    }
+}
+
+fn daemon_options(context: &Context, keepalived: Option<PathBuf>) -> DaemonOptions {
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    DaemonOptions {
+        config: absolute(&context.config),
+        keepalived: keepalived.as_ref().map(absolute),
+        run_dir: absolute(&context.run_dir),
+        node: context.node.clone(),
     }
 }
 

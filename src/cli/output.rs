@@ -144,7 +144,11 @@ pub(super) fn print_mistakes(mistakes: &Diagnostics) {
 
 /// One line each: they come with every start.
 pub(super) fn print_warnings(config: &Config) {
-    for line in config.warnings.to_string().lines() {
+    print_found(&config.warnings);
+}
+
+pub(super) fn print_found(found: &Diagnostics) {
+    for line in found.to_string().lines() {
         eprintln!("warning: {line}");
     }
 }

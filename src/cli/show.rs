@@ -1,11 +1,12 @@
 //! A status as text (behaviour.md 7.4), and why it is so.
 
 use std::fmt::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use twinblk_proto::state::{ConnectionState, DiskState, Role};
 
 use crate::control::ResourceStatus;
-use crate::control::status::{KernelDeviceStatus, ResyncStatus};
+use crate::control::status::{InstanceStatus, KernelDeviceStatus, ResyncStatus, ServiceStatus};
 
 /// What nobody is told by an empty screen.
 pub(super) const NOTHING_UP: &str = "# No currently configured DRBD found.\n";
@@ -24,6 +25,46 @@ pub(super) fn resources(statuses: &[ResourceStatus], style: Style) -> String {
         return NOTHING_UP.to_owned();
     }
     statuses.iter().map(|status| resource(status, style) + "\n").collect()
+}
+
+/// A line for each.
+pub(super) fn instances(instances: &[InstanceStatus]) -> String {
+    let line = |instance: &InstanceStatus| {
+        let InstanceStatus { name, interface, state, priority, .. } = instance;
+        let mut out = format!("{name} {state} interface:{interface} priority:{priority}");
+        if instance.has_addresses {
+            out += " addresses:here";
+        }
+        if !instance.master.is_empty() {
+            let _ = write!(out, " master:{}", instance.master);
+        }
+        if instance.rejected > 0 {
+            let _ = write!(out, " rejected:{}", instance.rejected);
+        }
+        out + "\n"
+    };
+    instances.iter().map(line).collect()
+}
+
+fn service(service: &ServiceStatus) -> String {
+    let mut out = format!("  service:{} vrrp:{} {}", service.phase, service.instance, service.vrrp);
+    if !service.step.is_empty() {
+        let _ = write!(out, " step: {}", service.step);
+    }
+    if service.is_standby {
+        out += " standby";
+    }
+    out.push('\n');
+    if !service.reason.is_empty() {
+        let _ = writeln!(out, "    does not serve: {}", service.reason);
+    }
+    if let Some(last) = service.decisions.last() {
+        let ago_s = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |now| now.as_secs().saturating_sub(last.at_s));
+        let _ = writeln!(out, "    last decision, {ago_s} s ago: {}", last.text);
+    }
+    out
 }
 
 fn resource(status: &ResourceStatus, style: Style) -> String {
@@ -65,6 +106,9 @@ fn resource(status: &ResourceStatus, style: Style) -> String {
     out += &kernel_device(&status.kernel_device);
     for client in status.nbd.clients.iter().filter(|client| !client.is_kernel) {
         let _ = writeln!(out, "  client:{} since:{}s", client.peer, client.since_s);
+    }
+    if let Some(found) = &status.service {
+        out += &service(found);
     }
     if let Some(frozen) = &status.frozen {
         let _ = writeln!(

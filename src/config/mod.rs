@@ -14,13 +14,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub mod diagnostics;
+pub mod keepalived;
 pub mod options;
 pub mod view;
 
 mod checks;
 mod dump;
 mod glob;
-pub mod keepalived;
 mod lexer;
 mod model;
 mod sections;

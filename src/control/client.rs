@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::message::{Command, LINE_BYTES_MAX, Request, Response};
 use super::outcome::Outcome;
 use super::server::VERB_TIMEOUT;
-use super::status::ResourceStatus;
+use super::status::{InstanceStatus, ResourceStatus};
 
 /// Longest wait for room in the daemon's listen queue, and for it to take a request.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -62,7 +62,7 @@ impl Client {
         let silence = time_limit.unwrap_or(VERB_TIMEOUT) + GRACE;
         match self.receive(silence)? {
             Response::Outcome(outcome) => Ok(outcome),
-            Response::Status { .. } => Err(ClientError::Malformed("a status, unasked".to_owned())),
+            _ => Err(ClientError::Malformed("a status, unasked".to_owned())),
         }
     }
 
@@ -83,6 +83,18 @@ impl Client {
         }
     }
 
+    /// The VRRP instances of the node.
+    pub fn instances(&mut self) -> Result<Vec<InstanceStatus>, ClientError> {
+        self.send(None, Command::Instances, None)?;
+        let Response::Instances { instances } = self.receive(SILENCE_LIMIT)? else {
+            return Err(ClientError::Malformed("no instances".to_owned()));
+        };
+        match self.receive(SILENCE_LIMIT)? {
+            Response::Outcome(outcome) if outcome.is_done() => Ok(instances),
+            other => Err(ClientError::Malformed(format!("{other:?}"))),
+        }
+    }
+
     /// `Watch`, `WaitConnect`, `WaitSync`: hands every status to `look`, which says whether to go
     /// on. `None` when `look` ended it; the client is of no further use then.
     pub fn follow(
@@ -100,6 +112,9 @@ impl Client {
                     if !look(resources) {
                         return Ok(None);
                     }
+                }
+                Response::Instances { .. } => {
+                    return Err(ClientError::Malformed("instances, unasked".to_owned()));
                 }
             }
         }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::outcome::Outcome;
-use super::status::ResourceStatus;
+use super::status::{InstanceStatus, ResourceStatus};
 
 /// Longest line that either side accepts. A status of one resource is about 3 KiB; 128 NBD clients
 /// add 16 KiB; 256 resources of that size are 5 MiB.
@@ -98,6 +98,14 @@ pub enum Command {
     /// Hold a resync on.
     PauseSync,
     ResumeSync,
+    /// See whether the peer answers; the answer shows in the state of the connection.
+    ProbePeer,
+    /// Give the service on top to the other node, in order.
+    Handover,
+    /// Take no part in elections, after giving up what is served here; or take part again.
+    Standby {
+        on: bool,
+    },
     /// One status response.
     Status,
     /// A status response now and after every change, until the client closes.
@@ -106,6 +114,8 @@ pub enum Command {
     WaitConnect,
     /// Until no resync is left to do; status responses on the way.
     WaitSync,
+    /// The VRRP instances of this node.
+    Instances,
     /// Take every resource down and end the daemon.
     Shutdown,
 }
@@ -115,6 +125,7 @@ pub enum Command {
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Response {
     Status { resources: Vec<ResourceStatus> },
+    Instances { instances: Vec<InstanceStatus> },
     Outcome(Outcome),
 }
 

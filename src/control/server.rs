@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::message::{Command, Request, Response};
 use super::outcome::{Outcome, exit};
-use super::status::ResourceStatus;
+use super::status::{InstanceStatus, ResourceStatus};
 use super::wait::{self, Progress};
 
 /// Clients served at the same time; the next one waits in the listen queue.
@@ -53,6 +53,11 @@ pub trait Handler {
         &self,
         resource: Option<&str>,
     ) -> impl Future<Output = Result<Vec<ResourceStatus>, Outcome>>;
+
+    /// The VRRP instances.
+    fn instances(&self) -> Vec<InstanceStatus> {
+        Vec::new()
+    }
 
     /// Changes its value whenever a state, flag, reason or the set of resources changed.
     fn changes(&self) -> watch::Receiver<u64>;
@@ -220,6 +225,11 @@ impl ClientConnection {
                 }
                 Err(outcome) => Ok(outcome),
             },
+            Command::Instances => {
+                let instances = handler.instances();
+                self.send(&Response::Instances { instances }).await?;
+                Ok(Outcome::done())
+            }
             Command::Watch => self.watch(handler, request).await,
             Command::WaitConnect => self.wait(handler, request, wait::connected).await,
             Command::WaitSync => self.wait(handler, request, wait::synchronised).await,

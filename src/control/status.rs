@@ -70,6 +70,10 @@ pub struct ResourceStatus {
     pub handlers_running: Vec<String>,
     /// Present while I/O is frozen.
     pub frozen: Option<FrozenStatus>,
+    /// The takeover policy, or fence-peer, said that the peer went on without this Primary.
+    pub is_replaced: bool,
+    /// Present where a service of keepalived.conf runs on the resource.
+    pub service: Option<ServiceStatus>,
 }
 
 impl Default for ResourceStatus {
@@ -115,6 +119,8 @@ impl Default for ResourceStatus {
             split_brain: None,
             handlers_running: Vec::new(),
             frozen: None,
+            is_replaced: false,
+            service: None,
         };
         status.set_state(state);
         status
@@ -199,6 +205,53 @@ pub struct SplitBrainStatus {
     /// Commands for this node, and for the peer.
     pub keep_local: [String; 2],
     pub keep_peer: [String; 2],
+}
+
+/// What runs on top of a resource, by the decision of VRRP and of the data.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct ServiceStatus {
+    /// The vrrp_instance.
+    pub instance: String,
+    pub resource: String,
+    /// `serves`, `idle`, `starting`, `stopping`.
+    pub phase: String,
+    /// The step under way.
+    pub step: String,
+    /// `MASTER`, `BACKUP`, `FAULT`, `INIT`, `DOUBT`.
+    pub vrrp: String,
+    pub is_standby: bool,
+    /// Why it does not serve, while it does not.
+    pub reason: String,
+    /// The last decisions, the latest last.
+    pub decisions: Vec<DecisionStatus>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct DecisionStatus {
+    /// Seconds since 1970.
+    pub at_s: u64,
+    pub text: String,
+}
+
+/// A vrrp_instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct InstanceStatus {
+    pub name: String,
+    pub interface: String,
+    /// `MASTER`, `BACKUP`, `FAULT`, `INIT`, `STOP`.
+    pub state: String,
+    pub priority: u8,
+    /// The master that was heard last; empty: none.
+    pub master: String,
+    /// The virtual addresses are on this node.
+    pub has_addresses: bool,
+    pub adverts_received: u64,
+    pub adverts_sent: u64,
+    pub became_master: u64,
+    pub rejected: u64,
 }
 
 /// Why clients wait.

@@ -482,9 +482,15 @@ impl Handler for Desk {
                 let sectors = Some(sectors);
                 Verb::Resize { sectors, assume_peer_has_space, assume_clean }
             }
+            Command::ProbePeer => Verb::ProbePeer,
             Command::PauseSync => Verb::PauseSync,
             Command::ResumeSync => Verb::ResumeSync,
+            Command::Handover | Command::Standby { .. } => {
+                return Outcome::failed(exit::USAGE, "this daemon runs no keepalived.conf")
+                    .with_hint("twinblk daemon --keepalived FILE");
+            }
             Command::Status
+            | Command::Instances
             | Command::Watch
             | Command::WaitConnect
             | Command::WaitSync

@@ -9,6 +9,7 @@
 
 mod adjust;
 mod attachment;
+mod front;
 mod listeners;
 mod manager;
 pub mod options;
@@ -18,9 +19,12 @@ mod translate;
 use std::rc::Rc;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use crate::control;
+use front::Front;
+pub use front::{FrontError, end_device};
 use manager::{Desk, Manager};
 pub use options::DaemonOptions;
 
@@ -32,6 +36,8 @@ const POLLING_VARIABLE: &str = "TWINBLK_POLLING";
 pub enum DaemonError {
     #[error("{0}")]
     Listen(#[from] control::server::ListenError),
+    #[error("{0}")]
+    Failover(#[from] FrontError),
     #[error("cannot start: {0}")]
     Start(#[from] std::io::Error),
 }
@@ -57,11 +63,28 @@ async fn serve(options: DaemonOptions) -> Result<(), DaemonError> {
         version = env!("CARGO_PKG_VERSION"),
         "daemon started"
     );
+    let services = front::prepare(&options)?;
+    let end_device = front::end_device(&options);
     let manager = Rc::new(Manager::new(options, polling));
     let ended = manager.clone();
     let ordering = manager.clone();
+    let (releasing, released) = watch::channel(false);
+    let front = Rc::new(Front::new(
+        manager.clone(),
+        services.as_ref().map(|(handle, _)| handle.clone()),
+        released,
+    ));
+    if let Some((_, runner)) = services {
+        let resources = Rc::new(Desk(manager.clone()));
+        tokio::task::spawn_local(async move {
+            if let Err(error) = runner.run(resources, end_device).await {
+                tracing::error!("{error}");
+            }
+            releasing.send_replace(true);
+        });
+    }
     let signalled = tokio::select! {
-        () = control::serve(listener, Rc::new(Desk(manager.clone()))) => None,
+        () = control::serve(listener, front.clone()) => None,
         () = ordering.keep_resync_order() => None,
         () = ended.shut_down_by_command() => None,
         _ = terminate.recv() => Some("SIGTERM"),
@@ -69,8 +92,12 @@ async fn serve(options: DaemonOptions) -> Result<(), DaemonError> {
     };
     if let Some(name) = signalled {
         tracing::info!("{name}: taking every resource down");
+        let going_down = async {
+            front.release().await;
+            manager.take_all_down().await;
+        };
         tokio::select! {
-            () = manager.take_all_down() => {}
+            () = going_down => {}
             _ = terminate.recv() => tracing::warn!("second signal: leaving resources as they are"),
             _ = interrupt.recv() => tracing::warn!("second signal: leaving resources as they are"),
         }

@@ -60,6 +60,7 @@ pub(super) fn status(plan: &Plan, snapshot: &Snapshot) -> ResourceStatus {
             until: with_name(until, &name),
             for_s: since_us / 1_000_000,
         }),
+        is_replaced: engine.is_replaced,
         handlers_running: engine.handlers_running.iter().map(ToString::to_string).collect(),
         name,
         ..ResourceStatus::default()

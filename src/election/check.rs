@@ -82,6 +82,25 @@ pub struct RejectedCounters {
 }
 
 impl RejectedCounters {
+    pub fn total(&self) -> u64 {
+        [
+            self.hop_limit,
+            self.length,
+            self.version,
+            self.packet_type,
+            self.checksum,
+            self.virtual_router_id,
+            self.source,
+            self.destination,
+            self.authentication_type,
+            self.password,
+            self.interval,
+            self.addresses,
+        ]
+        .iter()
+        .sum()
+    }
+
     /// How many of its kind there have been now.
     pub fn count(&mut self, rejection: &Rejection) -> u64 {
         let counter = self.of(rejection);

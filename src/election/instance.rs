@@ -61,6 +61,15 @@ pub enum Event<'a> {
         number: i64,
     },
     Group(GroupVerdict),
+    /// Of a bound instance: its service runs here and wants its addresses, or wants them no more.
+    Serve(bool),
+    /// The master is alive by another path, the replication link: its silence alone is no reason to
+    /// take over.
+    Veto(bool),
+    /// Whether a master of lower priority may be replaced now.
+    MayPreempt(bool),
+    /// Let another node be Master; it is not preempted afterwards. Nobody there: Master again.
+    Yield,
     Stop,
 }
 
@@ -123,6 +132,18 @@ pub struct Instance {
     preempt_at: Option<Time>,
     /// Its timer ran out, its group has not decided.
     wants_master: bool,
+    /// A master that could be preempted spoke last at.
+    lower_heard_at: Option<Time>,
+    /// Gave mastership away on request: preempts nobody until it is Master again.
+    is_reluctant: bool,
+    /// Was Master until it was late, and nobody is known to have taken over.
+    is_in_doubt: bool,
+    // The service of a bound instance.
+    serves: bool,
+    is_vetoed: bool,
+    may_preempt: bool,
+    /// The timer ran out under a veto.
+    waits_for_veto: bool,
     /// Whom it heard last, with which priority.
     master: Option<(IpAddr, u8)>,
     // Announcements, as Master.
@@ -146,6 +167,13 @@ impl Instance {
             master_interval_us: settings.advert_interval_us,
             preempt_at: None,
             wants_master: false,
+            lower_heard_at: None,
+            is_reluctant: false,
+            is_in_doubt: false,
+            serves: false,
+            is_vetoed: false,
+            may_preempt: true,
+            waits_for_veto: false,
             master: None,
             second_burst: None,
             refresh_at: None,
@@ -173,6 +201,11 @@ impl Instance {
 
     pub fn wants_master(&self) -> bool {
         self.wants_master
+    }
+
+    /// Was Master until it was late, listens now, and has not heard that somebody took over.
+    pub fn is_in_doubt(&self) -> bool {
+        self.is_in_doubt
     }
 
     /// What trackers leave of the priority; an owner's never changes.
@@ -253,6 +286,21 @@ impl Instance {
                 self.become_backup(now, self.master_down_us(), effects);
             }
             Event::Group(_) => {}
+            Event::Serve(serves) => self.serve(now, serves, effects),
+            Event::Veto(is_vetoed) => {
+                self.is_vetoed = is_vetoed;
+                if !is_vetoed && std::mem::take(&mut self.waits_for_veto) {
+                    self.take_over(now, effects);
+                }
+            }
+            Event::MayPreempt(may_preempt) => self.may_preempt = may_preempt,
+            Event::Yield if self.state == State::Master => {
+                self.send_priority_zero(effects);
+                self.leave_master(effects);
+                self.is_reluctant = true;
+                self.become_backup(now, self.master_down_us(), effects);
+            }
+            Event::Yield => {}
             Event::Stop => self.stop(effects),
         }
         self.check_invariants();
@@ -299,6 +347,7 @@ impl Instance {
         if was_master {
             self.leave_master(effects);
             self.become_backup(now, self.master_down_us(), effects);
+            self.is_in_doubt = true;
         } else {
             self.listen(now, self.master_down_us());
         }
@@ -307,11 +356,12 @@ impl Instance {
     fn timers_due(&mut self, now: Time, effects: &mut Vec<Effect>) {
         if self.election_at.is_some_and(|at| at <= now) {
             match self.state {
-                State::Backup if self.settings.grouped => {
-                    self.election_at = None;
-                    self.wants_master = true;
+                State::Backup if self.is_vetoed && !self.preempts(now) => {
+                    self.listen(now, self.master_down_us());
+                    self.waits_for_veto = true;
+                    effects.push(Effect::Report(Notice::SilentMaster));
                 }
-                State::Backup => self.become_master(now, effects),
+                State::Backup => self.take_over(now, effects),
                 State::Master => self.advertise(now, effects),
                 State::Init | State::Fault | State::Stopped => self.election_at = None,
             }
@@ -326,6 +376,20 @@ impl Instance {
             let announcements = &self.settings.announcements;
             self.refresh_at = Some(now.after(announcements.refresh_us));
             effects.push(Effect::Announce { repeat: announcements.refresh_repeat });
+        }
+    }
+
+    /// A master of lower priority speaks: that it is alive is no reason to wait.
+    fn preempts(&self, now: Time) -> bool {
+        self.lower_heard_at.is_some_and(|at| now.since(at) < self.master_down_us())
+    }
+
+    fn take_over(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        if self.settings.grouped {
+            self.election_at = None;
+            self.wants_master = true;
+        } else {
+            self.become_master(now, effects);
         }
     }
 
@@ -370,19 +434,22 @@ impl Instance {
         }
         let is_new = self.master != Some((source, theirs));
         self.master = Some((source, theirs));
+        self.is_in_doubt = false;
         let is_lower = theirs < ours;
-        if is_lower && self.settings.preempt && self.settings.preempt_delay_us > 0 {
+        let preempts = self.settings.preempt && self.may_preempt && !self.is_reluctant;
+        if is_lower && preempts && self.settings.preempt_delay_us > 0 {
             // The delay begins with the first advertisement that could be preempted.
             if self.preempt_at.is_none() {
                 let delay_us = self.settings.preempt_delay_us;
                 self.preempt_at = Some(now.after(delay_us));
                 effects.push(Effect::Report(Notice::PreemptDelay { delay_us }));
             }
-        } else if !is_lower {
+        } else if !is_lower || !preempts {
             self.preempt_at = None;
         }
         let is_delayed = self.preempt_at.is_some_and(|at| now < at);
-        if is_lower && self.settings.preempt && !is_delayed {
+        if is_lower && preempts && !is_delayed {
+            self.lower_heard_at = Some(now);
             if is_new {
                 effects.push(Effect::Report(Notice::LowerPriority { theirs, ours, source }));
             }
@@ -420,7 +487,9 @@ impl Instance {
             // The loser's announcements may have been the last ones that switches heard.
             let announcements = self.settings.announcements;
             let repeat = announcements.lower_priority_repeat;
-            self.announce(now, repeat, announcements.lower_priority_delay_us, effects);
+            if !self.settings.bound || self.serves {
+                self.announce(now, repeat, announcements.lower_priority_delay_us, effects);
+            }
             effects.push(Effect::Notify(NotifiedState::MasterHeardLowerPriority));
         }
     }
@@ -487,12 +556,17 @@ impl Instance {
 
     fn listen(&mut self, now: Time, wait_us: u64) {
         self.wants_master = false;
+        self.waits_for_veto = false;
         self.election_at = Some(now.after(wait_us));
     }
 
     fn become_master(&mut self, now: Time, effects: &mut Vec<Effect>) {
         self.state = State::Master;
         self.wants_master = false;
+        self.waits_for_veto = false;
+        self.is_reluctant = false;
+        self.is_in_doubt = false;
+        self.lower_heard_at = None;
         self.preempt_at = None;
         self.master = None;
         self.master_interval_us = self.settings.advert_interval_us;
@@ -501,6 +575,13 @@ impl Instance {
         // First the advertisement: it quiets the others while addresses are still being added.
         self.advertise(now, effects);
         effects.push(Effect::Report(Notice::EnteringMaster));
+        if !self.settings.bound || self.serves {
+            self.add_addresses(now, effects);
+        }
+        effects.push(Effect::Notify(NotifiedState::Master));
+    }
+
+    fn add_addresses(&mut self, now: Time, effects: &mut Vec<Effect>) {
         effects.push(Effect::Report(Notice::SettingAddresses));
         effects.push(Effect::AddAddresses);
         let announcements = self.settings.announcements;
@@ -508,7 +589,20 @@ impl Instance {
         if announcements.refresh_us > 0 {
             self.refresh_at = Some(now.after(announcements.refresh_us));
         }
-        effects.push(Effect::Notify(NotifiedState::Master));
+    }
+
+    fn serve(&mut self, now: Time, serves: bool, effects: &mut Vec<Effect>) {
+        assert!(self.settings.bound, "an address of its own waits for nobody");
+        if std::mem::replace(&mut self.serves, serves) == serves {
+            return;
+        }
+        if !serves {
+            self.second_burst = None;
+            self.refresh_at = None;
+            self.remove_addresses(effects);
+        } else if self.state == State::Master {
+            self.add_addresses(now, effects);
+        }
     }
 
     /// What every way out of Master has in common. The state is set by the caller.
@@ -518,7 +612,10 @@ impl Instance {
         self.last_advert_at = None;
         self.second_burst = None;
         self.refresh_at = None;
-        self.remove_addresses(effects);
+        // Those of a service stay until it has been stopped in order.
+        if !self.serves {
+            self.remove_addresses(effects);
+        }
     }
 
     fn remove_addresses(&self, effects: &mut Vec<Effect>) {
@@ -559,6 +656,8 @@ impl Instance {
         self.state = state;
         self.election_at = None;
         self.wants_master = false;
+        self.waits_for_veto = false;
+        self.is_in_doubt = false;
         self.preempt_at = None;
         self.master = None;
     }

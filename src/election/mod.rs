@@ -14,6 +14,7 @@
 //! impossible. It chooses who asks for the data.
 
 pub mod check;
+pub mod failover;
 pub mod group;
 pub mod instance;
 pub mod notice;

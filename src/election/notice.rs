@@ -74,6 +74,8 @@ pub enum Notice {
         by_us: u64,
         was_master: bool,
     },
+    /// Nothing is heard from the master, which another path says is alive.
+    SilentMaster,
     Stopped,
 }
 
@@ -87,6 +89,7 @@ impl Notice {
                 | Self::OtherInterval { .. }
                 | Self::Rejected { .. }
                 | Self::Late { .. }
+                | Self::SilentMaster
         )
     }
 }
@@ -136,6 +139,11 @@ impl fmt::Display for Notice {
                      listens again"
                 )
             }
+            Self::SilentMaster => write!(
+                formatter,
+                "Receive advertisement timeout, but the other node is known to be Primary: stays \
+                 BACKUP"
+            ),
             Self::Stopped => write!(formatter, "Stopped"),
         }
     }

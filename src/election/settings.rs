@@ -165,6 +165,9 @@ pub struct InstanceSettings {
     pub trackers: Vec<TrackerSettings>,
     /// Becomes Master only together with the others of its group.
     pub grouped: bool,
+    /// Its addresses belong to a service with data: they come and go with the service
+    /// ([`super::instance::Event::Serve`]), not with mastership.
+    pub bound: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -228,6 +231,7 @@ impl InstanceSettings {
             announcements: AnnouncementSettings::default(),
             trackers: Vec::new(),
             grouped: false,
+            bound: false,
         }
     }
 

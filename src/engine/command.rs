@@ -91,6 +91,11 @@ impl Engine {
             let refusal = Code::InTransientState.refuse("too many commands wait", "try again");
             return self.emit(Effect::ReplyCommand { command, result: Err(refusal) });
         }
+        if matches!(verb, Verb::ProbePeer) {
+            // Commands under way may themselves wait for the peer.
+            self.probe_peer();
+            return self.emit(Effect::ReplyCommand { command, result: Ok(()) });
+        }
         if matches!(verb, Verb::Detach { force: true })
             && self.commands.running.is_some()
             && self.state.disk > D::Failed
@@ -215,6 +220,8 @@ impl Engine {
                 let result = self.pause_sync(false);
                 self.finish(result);
             }
+            // Never queued: see above.
+            Verb::ProbePeer => self.finish(Ok(())),
             Verb::AwaitOthers { waits } => {
                 self.await_others(waits);
                 self.finish(Ok(()));

@@ -327,6 +327,9 @@ pub enum Verb {
     AwaitOthers {
         waits: bool,
     },
+    /// Find out whether the peer answers: a connection that looks alive without being so ends within
+    /// `ping-timeout`. Answered at once.
+    ProbePeer,
     /// Demote, disconnect, detach: the resource goes away.
     Down,
 }

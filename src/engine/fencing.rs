@@ -23,6 +23,8 @@ pub(super) struct Fence {
     run: Option<HandlerRunId>,
     /// Sessions established before it began: a peer that came back meanwhile tells for itself.
     sessions: u64,
+    /// The last answer: the peer is Primary, this node was too late.
+    replaced: bool,
     /// For the operator; empty when nothing went wrong.
     pub(super) complaint: String,
 }
@@ -45,6 +47,11 @@ pub(super) fn is_unfenced_primary(s: &State) -> bool {
 impl Engine {
     pub(super) fn fences(&self) -> bool {
         self.settings.fencing != FencingPolicy::DontCare
+    }
+
+    /// This Primary lost its peer, and the peer is Primary now: what waits here is never answered.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.fence.replaced && is_unfenced_primary(&self.state)
     }
 
     pub(super) fn is_fencing(&self) -> bool {
@@ -73,6 +80,7 @@ impl Engine {
         }
         self.fence.run = None;
         self.fence.complaint.clear();
+        self.fence.replaced = false;
         let back = self.sessions_established != self.fence.sessions;
         if back || self.state.connection >= C::WFReportParams {
             let text = "Ignoring fence-peer exit code: the connection was reestablished";
@@ -115,6 +123,7 @@ impl Engine {
                 ));
             }
             HandlerOutcome::Exited(6) if self.is_primary() => {
+                self.fence.replaced = true;
                 self.complain("the peer is Primary as well: this node stays frozen".to_owned());
             }
             HandlerOutcome::Exited(6) => {

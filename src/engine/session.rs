@@ -299,6 +299,12 @@ impl Engine {
         self.set_timer(Timer::Ping, timeout);
     }
 
+    pub(super) fn probe_peer(&mut self) {
+        if self.session.as_ref().is_some_and(|session| session.ping_sent.is_none()) {
+            self.send_ping(None);
+        }
+    }
+
     pub(super) fn ping_answered(&mut self) {
         let interval = self.ping_interval_ms();
         let Some(session) = &mut self.session else { return };

@@ -84,6 +84,8 @@ pub struct Status {
     pub split_brain: Option<SplitBrain>,
     /// Why I/O is frozen, what ends that, and for how long it has been (microseconds).
     pub frozen: Option<(String, String, u64)>,
+    /// The takeover policy or fence-peer said that the peer went on without this Primary.
+    pub is_replaced: bool,
     /// Names of the handlers that run now.
     pub handlers_running: Vec<&'static str>,
 }
@@ -193,6 +195,7 @@ impl Engine {
             verdict: self.status.verdict.clone(),
             split_brain: self.status.split_brain,
             frozen: self.freeze_story(),
+            is_replaced: self.is_replaced(),
             handlers_running: self.handlers.names(),
         }
     }

@@ -112,6 +112,11 @@ impl Listener {
             let socket = socket2::Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
             socket.set_reuse_address(true)?;
             socket.set_nonblocking(true)?;
+            // A virtual address is not here before the service is; clients ask for it afterwards.
+            match address {
+                SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+                SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
+            }
             socket.bind(&address.into())?;
             socket.listen(BACKLOG)?;
             let listener = TcpListener::from_std(socket.into())?;

@@ -63,6 +63,11 @@ impl Note {
         Self { path: path.into() }
     }
 
+    /// That of the daemon with this run directory.
+    pub fn of(run_dir: &std::path::Path) -> Self {
+        Self::new(run_dir.join("services"))
+    }
+
     /// To be called before the first step upwards.
     pub fn hold(&self, estate: &Estate) -> io::Result<()> {
         let mut held = self.read()?;

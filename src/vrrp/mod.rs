@@ -52,12 +52,22 @@ pub struct Plan {
 pub struct Placement {
     pub interface: String,
     pub settings: InstanceSettings,
+    /// Trackers that are good while the interface of that name is up.
+    pub tracked_interfaces: Vec<(usize, String)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// A tracker of an instance is good or bad now.
     Tracker { instance: usize, tracker: usize, good: bool },
+    /// A bound instance: its service wants its addresses, or wants them no more.
+    Serve { instance: usize, serves: bool },
+    /// The silence of the master alone is no reason to take over.
+    Veto { instance: usize, is_vetoed: bool },
+    /// Whether a master of lower priority may be replaced.
+    MayPreempt { instance: usize, may_preempt: bool },
+    /// Let another node be Master.
+    Yield { instance: usize },
     /// The same for one that weighs by a number (`track_file`).
     TrackerNumber { instance: usize, tracker: usize, number: i64 },
     /// Release what is held, then end.
@@ -89,6 +99,9 @@ pub struct InstanceStatus {
     pub interface: String,
     pub state: State,
     pub effective_priority: u8,
+    /// Listens after it was not run for long, and has not heard that it was replaced.
+    pub is_in_doubt: bool,
+    pub has_addresses: bool,
     /// The master that was heard last.
     pub master: Option<std::net::IpAddr>,
     pub counters: Counters,
@@ -140,7 +153,7 @@ pub fn spawn(plan: Plan) -> io::Result<Handle> {
 }
 
 /// The clock of [`Time`]. It goes on while the machine sleeps.
-fn now() -> Time {
+pub fn now() -> Time {
     let time = clock_gettime(ClockId::Boottime);
     Time(time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000)
 }

@@ -34,6 +34,9 @@ struct Router {
     links: Vec<Link>,
     instances: Vec<Instance>,
     slots: Vec<Slot>,
+    has_addresses: Vec<bool>,
+    /// Instance, tracker, the interface that it follows, what it was told last.
+    followed: Vec<(usize, usize, String, Option<bool>)>,
     groups: Vec<Group>,
     guard: Option<Guard>,
     outlet: Outlet,
@@ -64,13 +67,7 @@ pub async fn run(
         };
         match command {
             Some(Command::Stop) => break,
-            Some(Command::Tracker { instance, tracker, good }) => {
-                router.give_tracker(instance, tracker, Event::Tracker { index: tracker, good });
-            }
-            Some(Command::TrackerNumber { instance, tracker, number }) => {
-                let event = Event::TrackerNumber { index: tracker, number };
-                router.give_tracker(instance, tracker, event);
-            }
+            Some(command) => router.obey(command),
             None => has_more = router.turn(),
         }
     }
@@ -93,7 +90,10 @@ impl Router {
         let mut slots = Vec::new();
         let mut instances = Vec::new();
         let count = plan.instances.len();
-        for placement in plan.instances {
+        let mut followed = Vec::new();
+        for (index, placement) in plan.instances.into_iter().enumerate() {
+            let interfaces = placement.tracked_interfaces.into_iter();
+            followed.extend(interfaces.map(|(tracker, name)| (index, tracker, name, None)));
             let name = placement.settings.name.clone();
             if !placement.settings.accept {
                 tracing::warn!("({name}) no_accept is not provided: the addresses answer");
@@ -122,6 +122,8 @@ impl Router {
             changes: watch_changes(Changes::open()?)?,
             frames,
             links: Vec::new(),
+            has_addresses: vec![false; instances.len()],
+            followed,
             instances,
             slots,
             groups: plan.groups,
@@ -153,6 +155,35 @@ impl Router {
     fn deadline(&self) -> Option<Time> {
         let instances = self.instances.iter().filter_map(Instance::deadline);
         instances.chain(self.slots.iter().filter_map(Slot::next_frame_at)).min()
+    }
+
+    fn obey(&mut self, command: Command) {
+        let (instance, event) = match command {
+            Command::Tracker { instance, tracker, good } => {
+                (instance, Event::Tracker { index: tracker, good })
+            }
+            Command::TrackerNumber { instance, tracker, number } => {
+                (instance, Event::TrackerNumber { index: tracker, number })
+            }
+            Command::Serve { instance, serves } => (instance, Event::Serve(serves)),
+            Command::Veto { instance, is_vetoed } => (instance, Event::Veto(is_vetoed)),
+            Command::MayPreempt { instance, may_preempt } => {
+                (instance, Event::MayPreempt(may_preempt))
+            }
+            Command::Yield { instance } => (instance, Event::Yield),
+            Command::Stop => return,
+        };
+        let Some(settings) = self.instances.get(instance).map(Instance::settings) else { return };
+        let is_known = match event {
+            Event::Tracker { index, .. } | Event::TrackerNumber { index, .. } => {
+                index < settings.trackers.len()
+            }
+            Event::Serve(_) => settings.bound,
+            _ => true,
+        };
+        if is_known {
+            self.give(instance, event);
+        }
     }
 
     /// Returns whether a socket may have more.
@@ -191,6 +222,16 @@ impl Router {
     /// Asks for all interfaces and addresses and tells the instances.
     fn look_around(&mut self) -> Result<(), VrrpError> {
         self.links = self.netlink.links()?;
+        for place in 0..self.followed.len() {
+            let (instance, tracker, name, told) = &self.followed[place];
+            let link = self.links.iter().find(|link| link.name == *name);
+            let good = link.is_some_and(|link| link.is_up);
+            if *told != Some(good) {
+                let (instance, index) = (*instance, *tracker);
+                self.followed[place].3 = Some(good);
+                self.give(instance, Event::Tracker { index, good });
+            }
+        }
         // Nothing is sent from a virtual address, whichever instance holds it.
         let mut addresses = self.netlink.addresses()?;
         let settings = self.instances.iter().map(Instance::settings);
@@ -214,13 +255,6 @@ impl Router {
     }
 
     /// A tracker that the settings do not have is somebody's mistake, not this one's end.
-    fn give_tracker(&mut self, instance: usize, tracker: usize, event: Event<'_>) {
-        let trackers = self.instances.get(instance).map(|i| i.settings().trackers.len());
-        if trackers.is_some_and(|count| tracker < count) {
-            self.give(instance, event);
-        }
-    }
-
     fn give(&mut self, index: usize, event: Event<'_>) {
         let now = now();
         let mut effects = Vec::new();
@@ -247,9 +281,11 @@ impl Router {
             }
             Effect::AddAddresses => {
                 slot.add_addresses(&mut self.netlink, guard, &self.links, settings);
+                self.has_addresses[index] = true;
             }
             Effect::RemoveAddresses => {
                 slot.remove_addresses(&mut self.netlink, guard, &self.links, settings);
+                self.has_addresses[index] = false;
             }
             Effect::Announce { repeat } => {
                 slot.announce(now, repeat, &self.links, settings);
@@ -277,15 +313,17 @@ impl Router {
     }
 
     fn tell_status(&self) {
-        let status =
-            self.instances.iter().zip(&self.slots).map(|(instance, slot)| InstanceStatus {
-                name: instance.settings().name.clone(),
-                interface: slot.interface().to_owned(),
-                state: instance.state(),
-                effective_priority: instance.effective_priority(),
-                master: instance.heard_master().map(|(address, _)| address),
-                counters: *instance.counters(),
-            });
+        let parts = self.instances.iter().zip(&self.slots).zip(&self.has_addresses);
+        let status = parts.map(|((instance, slot), has_addresses)| InstanceStatus {
+            name: instance.settings().name.clone(),
+            interface: slot.interface().to_owned(),
+            state: instance.state(),
+            effective_priority: instance.effective_priority(),
+            is_in_doubt: instance.is_in_doubt(),
+            has_addresses: *has_addresses,
+            master: instance.heard_master().map(|(address, _)| address),
+            counters: *instance.counters(),
+        });
         self.outlet.status.send_replace(status.collect());
     }
 }

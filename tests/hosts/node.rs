@@ -298,7 +298,8 @@ fn guard_process() {
 fn node_process() {
     let Ok(line) = std::env::var(SETTINGS) else { return };
     let settings = Wanted::settings(&line);
-    let placement = Placement { interface: "eth0".to_owned(), settings };
+    let placement =
+        Placement { interface: "eth0".to_owned(), settings, tracked_interfaces: Vec::new() };
     let guard = GuardProgram {
         program: std::env::current_exe().expect("this program"),
         arguments: ["--exact", "node::guard_process", "--nocapture"].map(OsString::from).into(),

@@ -1,5 +1,6 @@
 //! The state table of vrrp.md 1.5, row by row, and what keepalived does beyond it.
 
+mod bound;
 mod groups;
 mod stage;
 mod trackers;
