@@ -11,7 +11,7 @@ use super::Context;
 use crate::config;
 use crate::control::outcome::exit;
 
-const RUN_DIR: &str = "/run/twinblk";
+pub(super) const RUN_DIR: &str = "/run/twinblk";
 
 #[derive(Debug, Parser)]
 #[command(
@@ -337,6 +337,7 @@ impl Arguments {
             give("--node", node);
         }
         Context {
+            is_config_given: self.config.is_some(),
             config: self.config.clone().unwrap_or_else(config::default_path),
             run_dir: self.run_dir.clone(),
             node: self.node.clone().unwrap_or_else(node_name),
@@ -348,7 +349,7 @@ impl Arguments {
 }
 
 /// `uname -n`
-fn node_name() -> String {
+pub(super) fn node_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 

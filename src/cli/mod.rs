@@ -7,6 +7,7 @@
 //!             -> dump      the configuration          --> config
 //!             -> check     what is wrong with it      --> config
 //!   drbdadm, drbd-overview as the program's name --> the same, in DRBD's words
+//!   keepalived as the program's name --> the daemon, by keepalived's options
 //!                 \-> output: text, JSON, exit code
 //! ```
 
@@ -22,6 +23,7 @@ mod drbdadm;
 mod gi;
 mod guards;
 mod json;
+mod keepalived;
 mod live;
 mod offline;
 mod output;
@@ -43,6 +45,8 @@ use crate::daemon::{self, DaemonOptions};
 #[derive(Clone, Debug)]
 struct Context {
     config: PathBuf,
+    /// By name, not by being the default.
+    is_config_given: bool,
     run_dir: PathBuf,
     node: String,
     json: bool,
@@ -64,6 +68,10 @@ pub fn main() -> ExitCode {
     if let Some(face) = std::env::args_os().next().as_deref().and_then(drbdadm::face) {
         words.next();
         return ExitCode::from(drbdadm::main(face, words));
+    }
+    if std::env::args_os().next().as_deref().is_some_and(keepalived::is_called) {
+        words.next();
+        return ExitCode::from(keepalived::main(words));
     }
     let arguments = match arguments::parse(words) {
         Ok(arguments) => arguments,
@@ -121,11 +129,14 @@ fn carry_out(arguments: &Arguments, output: &mut Output) {
 
 fn run_daemon(context: &Context, keepalived: Option<PathBuf>) -> u8 {
     // A daemon with a configuration that does not load could do nothing: better said now.
+    let is_needed = context.is_config_given || keepalived.is_none() || context.config.exists();
     match config::load(&context.config) {
         Ok(config) => {
             output::print_warnings(&config);
             output::print_notes(&config);
         }
+        // Addresses alone need no resource.
+        Err(_) if !is_needed => {}
         Err(mistakes) => {
             output::print_mistakes(&mistakes);
             return exit::FAILURE;

@@ -43,11 +43,17 @@ pub(super) struct Front {
 pub(super) fn prepare(options: &DaemonOptions) -> Result<Option<(Handle, Runner)>, FrontError> {
     let Some(path) = &options.keepalived else { return Ok(None) };
     let config = keepalived::load(path, &options.node).map_err(FrontError::Config)?;
-    let drbd = config::load(&options.config).map_err(FrontError::Config)?;
+    // Addresses alone need no resource.
+    let has_data = config.instances.iter().any(|instance| instance.drbd_resource.is_some());
+    let drbd = match has_data {
+        true => Some(config::load(&options.config).map_err(FrontError::Config)?),
+        false => None,
+    };
     let places = Places { run_dir: options.run_dir.clone(), address_guard: Some(address_guard()) };
     let facts = |name: &str| {
         let resource = drbd
-            .resource(name)
+            .as_ref()
+            .and_then(|drbd| drbd.resource(name))
             .ok_or_else(|| format!("{} has no such resource", options.config.display()))?;
         let view = resource.for_node(&options.node).map_err(|error| error.to_string())?;
         let seconds = view.startup.wfc_timeout_s;
