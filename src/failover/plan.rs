@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::telling::Telling;
 use super::{Action, Plan, ServicePlan};
 use crate::config::keepalived::Keepalived;
 use crate::config::keepalived::model::{
@@ -123,14 +124,16 @@ pub fn plan(
     });
     let vrrp = vrrp::Plan {
         instances: placements.collect(),
-        groups: groups.into_iter().filter(|group| !group.members.is_empty()).collect(),
+        groups,
         guard: places.address_guard.clone(),
     };
-    let (watch, fed) = super::watching::watchers(config, &feeds)?;
+    let (mut watch, fed) = super::watching::watchers(config, &feeds)?;
+    watch.servers = super::servers::servers(config)?;
     Ok(Plan {
         vrrp,
         watch,
         fed,
+        telling: Telling::of(config)?,
         services,
         note: Note::of(&places.run_dir),
         startup_delay: Duration::from_micros(config.global.startup_delay_us),

@@ -44,7 +44,11 @@ pub(super) fn watchers(
 
 /// Whom programs of the configuration run as: who is named there, else `script_user`, else
 /// keepalived's default.
-fn identity(global: &Global, own: Option<&User>, what: &str) -> Result<Identity, PlanError> {
+pub(super) fn identity(
+    global: &Global,
+    own: Option<&User>,
+    what: &str,
+) -> Result<Identity, PlanError> {
     match own.or(global.script_user.as_ref()) {
         None => Ok(user::script_default()),
         Some(named) => user::look_up(&named.name, named.group.as_deref())
