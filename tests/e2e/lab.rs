@@ -24,7 +24,8 @@ pub const STEP: Duration = Duration::from_secs(30);
 const RUN: &str = "/run/twinblk";
 
 /// Programs without which there is no lab, and their packages.
-const NEEDED: [(&str, &str); 8] = [
+const NEEDED: [(&str, &str); 9] = [
+    ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
     ("nsenter", "util-linux"),
     ("bash", "bash"),
