@@ -59,7 +59,7 @@ fn together(context: &Context, drbd: &Config, config: &Keepalived, output: &mut 
                  data splits; options {{ takeover witness HOST:PORT; }} avoids it"
             );
         }
-        Ok(ResourceFacts { is_exclusive, wait_for_peer: None })
+        Ok(ResourceFacts { is_attached: true, is_exclusive, wait_for_peer: None })
     };
     if let Err(error) = plan(config, &places, facts) {
         let outcome = Outcome::failed(exit::FAILURE, error.to_string());

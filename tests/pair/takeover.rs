@@ -240,6 +240,8 @@ fn a_replaced_primary_that_is_demoted_follows() {
     let answer = write_beside(client);
     kill_process(alice, Signal::CONT).expect("awake");
     pair.alice.wait("the freeze", |status| status.suspended_fencing);
+    // They meet while both are Primary: neither gives up for good.
+    pair.alice.wait("a conflict", |status| status.reason.contains("one of them frozen"));
     pair.alice.succeed(&["secondary", "--force", RESOURCE]);
     assert!(answer.recv_timeout(LIMIT).expect("an end").is_err(), "nothing is acknowledged");
     pair.wait_in_sync();
