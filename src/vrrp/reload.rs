@@ -125,6 +125,8 @@ impl Router {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
     use crate::election::InstanceSettings;
     use crate::election::settings::VirtualAddress;
@@ -168,9 +170,9 @@ mod tests {
         let mut followed = old.clone();
         followed.tracked_interfaces.push((0, "eth1".to_owned()));
         let changed = [Change::Changed { was: 0 }];
-        assert_eq!(difference(&[old.clone()], &[followed]).instances, changed);
+        assert_eq!(difference(from_ref(&old), &[followed]).instances, changed);
         let mut bound = old.clone();
         bound.settings.bound = true;
-        assert_eq!(difference(&[old], &[bound]).instances, changed);
+        assert_eq!(difference(from_ref(&old), &[bound]).instances, changed);
     }
 }

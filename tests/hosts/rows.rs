@@ -105,7 +105,9 @@ fn rows(a: Kind, b: Kind) {
     let until = event + Duration::from_millis(4200);
     wait_until("four intervals", STEP, || Instant::now() > until);
     let adverts = watch.count(event, until, |sight| is_advert(sight, Host::A));
-    assert!((4..=5).contains(&adverts), "16: {adverts} adverts in 4.2 s");
+    // keepalived says one more at once.
+    let most = if a == Kind::Twinblk { 5 } else { 6 };
+    assert!((4..=most).contains(&adverts), "16: {adverts} adverts in 4.2 s");
     assert_eq!(watch.count(event, until, is_announcement), 0, "16: announcements");
     assert_eq!(watch.count(event, until, |sight| is_advert(sight, Host::B)), 0, "16: B is quiet");
     stage.holder_is(Host::A);
