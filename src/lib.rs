@@ -38,6 +38,7 @@ pub mod link;
 pub mod meta;
 pub mod mountinfo;
 pub mod nbd;
+pub mod notify;
 pub mod program;
 pub mod service;
 pub mod vrrp;

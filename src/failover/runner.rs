@@ -279,7 +279,8 @@ impl<H: Handler + 'static> Loop<H> {
     }
 
     fn reported(&mut self, report: &watch::Report) {
-        let watch::Report::Tracker { tracker, reading, reason } = report;
+        // Servers have no part in the election.
+        let watch::Report::Tracker { tracker, reading, reason } = report else { return };
         for (instance, tracker) in self.fed[*tracker].clone() {
             let settings = &self.settings[instance][tracker];
             let is_member = |binding: &Binding| {

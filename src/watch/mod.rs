@@ -20,19 +20,32 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::program::GRACE;
+use crate::program::{GRACE, Program};
 
+mod checker;
 mod file;
+mod get;
+pub mod http;
+pub mod pool;
 mod process;
 mod processes;
 mod script;
+mod server;
+#[cfg(test)]
+mod server_tests;
 pub mod tally;
+mod tcp;
 #[cfg(test)]
 mod tests;
+mod tls;
 
+pub use checker::{Check, Checker, MiscCheck};
 pub use file::{FileTracker, InitialContent};
+pub use get::{GetCheck, Url};
 pub use process::{ParameterMatch, ProcessPattern, ProcessTracker};
 pub use script::ScriptTracker;
+pub use server::{Protocol, RealServer, Service, VirtualServer};
+pub use tcp::Target;
 
 /// Each watcher has at most one report under way; who has more waits.
 const REPORTS_MAX: usize = 1024;
@@ -43,6 +56,7 @@ const STOP_LIMIT: Duration = GRACE.saturating_add(Duration::from_secs(1));
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     pub trackers: Vec<Tracker>,
+    pub servers: Vec<VirtualServer>,
 }
 
 #[derive(Clone, Debug)]
@@ -71,6 +85,9 @@ pub enum Report {
     /// The first finding of a tracker by its place in the plan, and each that differs from the one
     /// before.
     Tracker { tracker: usize, reading: Reading, reason: String },
+    /// A virtual server by its place in the plan. What is to `run` is a notify program: the reports
+    /// of a server come in the order in which their programs are to be run.
+    Server { server: usize, change: pool::Change, reason: String, run: Option<Program> },
 }
 
 /// Watchers at work. Dropping it kills their programs at once.
@@ -96,25 +113,29 @@ impl Watch {
                 Tracker::File(file) => tasks.spawn(file::watch(file, tracker, outlet)),
             };
         }
+        for (place, server) in plan.servers.into_iter().enumerate() {
+            let outlet = Outlet { reports: reports.clone(), stopping: stopping.clone() };
+            tasks.spawn(server::watch(server, place, outlet));
+        }
         Self { reports: inbox, stop, tasks }
     }
 
-    /// Ends everything, programs by SIGTERM first; also when this is the wish of one of them.
-    pub async fn stop(mut self) {
+    /// Ends everything, programs by SIGTERM first; also when this is the wish of one of them. What
+    /// servers with `omega` have to say at the end is returned.
+    pub async fn stop(mut self) -> Vec<Report> {
         self.stop.send_replace(true);
-        let all = async { while self.tasks.join_next().await.is_some() {} };
-        // Reports are taken meanwhile, or a watcher with one would wait for a reader.
-        let taken = async {
-            while self.reports.recv().await.is_some() {}
-            std::future::pending::<()>().await
-        };
+        let mut last = Vec::new();
         let ended = async {
-            tokio::select! {
-                () = all => {}
-                () = taken => {}
+            // All senders are gone once all watchers have ended.
+            while let Some(report) = self.reports.recv().await {
+                if matches!(report, Report::Server { .. }) {
+                    last.push(report);
+                }
             }
+            while self.tasks.join_next().await.is_some() {}
         };
         let _ = timeout(STOP_LIMIT, ended).await;
+        last
     }
 }
 

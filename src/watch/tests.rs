@@ -29,7 +29,7 @@ fn script(text: &str) -> ScriptTracker {
 }
 
 fn start(tracker: Tracker) -> Watch {
-    Watch::start(Plan { trackers: vec![tracker] })
+    Watch::start(Plan { trackers: vec![tracker], servers: Vec::new() })
 }
 
 async fn next(watch: &mut Watch) -> (Reading, String) {
