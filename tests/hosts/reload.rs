@@ -42,7 +42,7 @@ fn only_what_changes_begins_again() {
 
     // The second with another priority: released, and taken again later; the first goes on.
     let event = Instant::now();
-    node.reload(&[first.clone(), Wanted { priority: 120, ..second.clone() }]);
+    node.reload(&[first.clone(), Wanted { priority: 120, ..second }]);
     assert!(!lab.holds(Host::A, SECOND), "what changes is released at once");
     wait_until("the second is Master again", STEP, || lab.holds(Host::A, SECOND));
     let now = Instant::now();
