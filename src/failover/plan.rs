@@ -94,10 +94,9 @@ pub fn plan(
         settings.grouped = group.is_some();
         let mut tracked =
             Tracking { config, instance: index, feeds: &mut feeds, settings: &mut settings };
-        tracked.add(&instance.trackers, true);
+        tracked.add(&instance.trackers);
         if let Some(group) = group {
-            let group = &config.groups[group];
-            tracked.add(&group.trackers, group.tracking_weight);
+            tracked.add(&config.groups[group].trackers);
         }
         instances.push(settings);
     }
@@ -257,37 +256,36 @@ struct Tracking<'a> {
 }
 
 impl Tracking<'_> {
-    /// In the order scripts, processes, files, interfaces. Those of a group count without weight
-    /// unless the group says otherwise.
-    fn add(&mut self, trackers: &Trackers, with_weight: bool) {
+    /// In the order scripts, processes, files, interfaces; first those of the instance, then those of
+    /// its group.
+    fn add(&mut self, trackers: &Trackers) {
         let config = self.config;
         for tracked in &trackers.scripts {
             let place = config.scripts.iter().position(|script| script.name == tracked.name);
             let Some(place) = place else { continue };
             let weight = config.scripts[place].weight;
-            self.one(tracked, weight, with_weight, Source::Script(place));
+            self.one(tracked, weight, Source::Script(place));
         }
         for tracked in &trackers.processes {
             let place = config.processes.iter().position(|one| one.name == tracked.name);
             let Some(place) = place else { continue };
             let weight = config.processes[place].weight;
-            self.one(tracked, weight, with_weight, Source::Process(place));
+            self.one(tracked, weight, Source::Process(place));
         }
         for tracked in &trackers.files {
             let place = config.files.iter().position(|one| one.name == tracked.name);
             let Some(place) = place else { continue };
             let weight = config.files[place].weight;
-            self.one(tracked, weight, with_weight, Source::File(place));
+            self.one(tracked, weight, Source::File(place));
         }
         for tracked in &trackers.interfaces {
             let source = Source::Interface(tracked.name.clone());
-            self.one(tracked, Weight::default(), with_weight, source);
+            self.one(tracked, Weight::default(), source);
         }
     }
 
-    fn one(&mut self, tracked: &Tracked, weight: Weight, with_weight: bool, source: Source) {
+    fn one(&mut self, tracked: &Tracked, weight: Weight, source: Source) {
         let weight = tracked.weight.unwrap_or(weight);
-        let weight = if with_weight { weight } else { Weight::default() };
         let tracker = self.settings.trackers.len();
         self.settings.trackers.push(TrackerSettings {
             name: tracked.name.clone(),
@@ -410,7 +408,7 @@ mod tests {
         for placement in &plan.vrrp.instances {
             let settings = &placement.settings;
             assert!(settings.bound && settings.grouped);
-            assert_eq!(settings.trackers[0].weight, 0, "a group counts without weight");
+            assert_eq!(settings.trackers[0].weight, 5, "of the group, on all members");
             assert_eq!(settings.trackers[1].name, DATA_TRACKER);
         }
         assert_eq!(plan.fed, [[(0, 0), (1, 0)]]);

@@ -117,7 +117,7 @@ mod tests {
             message.clone()
         };
         assert_eq!(error("drbd_resource r1", "alice"), "there is no resource 'r1' in drbd.conf");
-        assert!(error("drbd_resource r0", "carol").contains("carol"));
+        assert!(error("drbd_resource r0", "carol").contains("r0"));
         let mount = |device: &str| {
             let service = format!("drbd_resource r0 {{\nmount {device} /d ext4\n}}");
             said("options { takeover favour-primary; }", &service, "alice").len()

@@ -42,7 +42,6 @@ pub fn vrrp_instance(b: &mut Builder, statement: &Statement, instances: &mut Vec
         password: None,
         addresses: Vec::new(),
         addresses_excluded: Vec::new(),
-        track_primary: true,
         source: None,
         multicast_group: None,
         unicast_peers: Vec::new(),
@@ -129,7 +128,6 @@ impl Draft {
             "virtual_ipaddress_excluded" => {
                 addresses::lines(b, statement, &mut instance.addresses_excluded);
             }
-            "dont_track_primary" => instance.track_primary = false,
             "mcast_src_ip" | "unicast_src_ip" => {
                 set(&mut instance.source, b.address(statement));
             }

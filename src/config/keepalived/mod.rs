@@ -41,7 +41,7 @@ pub use cross::cross_check;
 pub use model::Keepalived;
 
 use builder::Builder;
-use model::{Global, Instance, SyncGroup};
+use model::{Global, Instance, Script, SyncGroup, Tracked, TrackedFile, Weight};
 use reader::Reader;
 use words::Block;
 
@@ -84,20 +84,22 @@ fn build(reader: Reader, statements: &[Statement]) -> Result<Keepalived, Diagnos
     let is_error = |diagnostic: &Diagnostic| diagnostic.severity == Severity::Error;
     if !builder.diagnostics.iter().any(is_error) {
         // What leads nowhere is known only once everything that is there was understood.
-        let scripts: BTreeSet<&str> = scripts.iter().map(|known| known.name.as_str()).collect();
+        let script_names: BTreeSet<&str> =
+            scripts.iter().map(|known| known.name.as_str()).collect();
         let processes: BTreeSet<&str> = processes.iter().map(|known| known.name.as_str()).collect();
-        let files: BTreeSet<&str> = files.iter().map(|known| known.name.as_str()).collect();
+        let file_names: BTreeSet<&str> = files.iter().map(|known| known.name.as_str()).collect();
         let instances = instances.iter().map(|instance| &instance.trackers);
         for trackers in instances.chain(groups.iter().map(|group| &group.trackers)) {
-            trackers::check_names(&mut builder, &trackers.scripts, "vrrp_script", &scripts);
+            trackers::check_names(&mut builder, &trackers.scripts, "vrrp_script", &script_names);
             let processes_at = &trackers.processes;
             trackers::check_names(&mut builder, processes_at, "vrrp_track_process", &processes);
-            trackers::check_names(&mut builder, &trackers.files, "vrrp_track_file", &files);
+            trackers::check_names(&mut builder, &trackers.files, "vrrp_track_file", &file_names);
         }
     }
     if !builder.diagnostics.iter().any(is_error) {
         check_instances(&mut builder, &global, &mut instances);
         check_groups(&mut builder, &instances, &groups);
+        weights_in_groups(&mut builder, &scripts, &files, &groups, &mut instances);
     }
     let mut diagnostics = builder.diagnostics;
     if diagnostics.iter().any(is_error) {
@@ -218,6 +220,56 @@ fn check_groups(b: &mut Builder, instances: &[Instance], groups: &[SyncGroup]) {
                     .label("named again here")
                     .related(first, "first named here"),
             );
+        }
+    }
+}
+
+/// Members of a group serve together, so what weighs on one of them would set them apart. What
+/// follows was measured with keepalived 2.2.7; it leaves the weight of a process as it is.
+fn weights_in_groups(
+    b: &mut Builder,
+    scripts: &[Script],
+    files: &[TrackedFile],
+    groups: &[SyncGroup],
+    instances: &mut [Instance],
+) {
+    let script_weights: BTreeMap<&str, i16> =
+        scripts.iter().map(|script| (script.name.as_str(), script.weight.value)).collect();
+    let file_weights: BTreeMap<&str, i16> =
+        files.iter().map(|file| (file.name.as_str(), file.weight.value)).collect();
+    let members: BTreeSet<&str> = groups
+        .iter()
+        .filter(|group| !group.tracking_weight)
+        .flat_map(|group| group.members.iter().map(|(name, _)| name.as_str()))
+        .collect();
+    let help = "track it in the vrrp_sync_group, or add sync_group_tracking_weight there";
+    for instance in instances.iter_mut().filter(|one| members.contains(one.name.as_str())) {
+        let weighs = |tracked: &Tracked, own: Option<&i16>| match tracked.weight {
+            Some(weight) => weight.value != 0,
+            None => own.is_some_and(|weight| *weight != 0),
+        };
+        instance.trackers.scripts.retain(|tracked| {
+            let is_left_out = weighs(tracked, script_weights.get(tracked.name.as_str()));
+            if is_left_out {
+                let message = format!("a weight of '{}' in a member of a group", tracked.name);
+                b.report(
+                    Diagnostic::warning(tracked.span, message).label("not tracked").help(help),
+                );
+            }
+            !is_left_out
+        });
+        let interfaces = instance.trackers.interfaces.iter_mut().map(|one| (one, None));
+        let files = instance.trackers.files.iter_mut().map(|one| {
+            let own = file_weights.get(one.name.as_str());
+            (one, own)
+        });
+        for (tracked, own) in interfaces.chain(files) {
+            if weighs(tracked, own) {
+                let message = format!("a weight of '{}' in a member of a group", tracked.name);
+                let warning = Diagnostic::warning(tracked.span, message);
+                b.report(warning.label("taken as weight 0").help(help));
+                tracked.weight = Some(Weight::default());
+            }
         }
     }
 }

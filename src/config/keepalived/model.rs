@@ -223,8 +223,6 @@ pub struct Instance {
     pub password: Option<Password>,
     pub addresses: Vec<Address>,
     pub addresses_excluded: Vec<Address>,
-    /// Down is a fault, unless `dont_track_primary` says otherwise.
-    pub track_primary: bool,
     pub source: Option<IpAddr>,
     pub multicast_group: Option<IpAddr>,
     pub unicast_peers: Vec<UnicastPeer>,

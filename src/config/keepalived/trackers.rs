@@ -78,7 +78,7 @@ pub fn vrrp_track_process(
         words: Vec::new(),
         parameters: ParameterMatch::Exact,
         full_command: false,
-        weight: Weight { value: 1, reverse: false },
+        weight: Weight::default(),
         quorum: 1,
         quorum_max: None,
         fork_delay_us: 0,

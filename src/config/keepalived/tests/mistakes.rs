@@ -252,6 +252,34 @@ fn groups_of_instances_that_are_not_there() {
 }
 
 #[test]
+fn weights_that_would_set_members_of_a_group_apart() {
+    let text = |more: &str| {
+        let trackers = "track_script {\ns\nz\n}\ntrack_file {\nf\n}\ntrack_interface {\neth1 weight 3\n}\n\
+                        track_process {\np weight 2\n}";
+        "vrrp_script s {\nscript /s\nweight 5\n}\nvrrp_script z {\nscript /z\n}\n\
+         vrrp_track_file f {\nfile /f\n}\nvrrp_track_process p {\nprocess p\n}\n"
+            .to_owned()
+            + &instance_with(trackers)
+            + &format!(
+                "vrrp_sync_group G {{\ngroup {{\nVI_1\n}}\ntrack_script {{\ns\n}}\n{more}}}\n"
+            )
+    };
+    let config = parsed(&text(""));
+    let expected = "f:21: a weight of 's' in a member of a group\n\
+                    f:28: a weight of 'eth1' in a member of a group\n\
+                    f:25: a weight of 'f' in a member of a group";
+    assert_eq!(config.warnings.to_string(), expected);
+    let trackers = &config.instances[0].trackers;
+    assert_eq!(trackers.scripts.len(), 1);
+    let zero = Some(Weight::default());
+    assert_eq!((trackers.interfaces[0].weight, trackers.files[0].weight), (zero, zero));
+    assert_eq!(trackers.processes[0].weight.map(|weight| weight.value), Some(2));
+    assert_eq!(config.groups[0].trackers.scripts[0].weight, None, "its own, which counts for all");
+    let config = parsed(&text("sync_group_tracking_weight\n"));
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+}
+
+#[test]
 fn services_that_could_not_be_carried_out() {
     let with = |inside: &str| instance_with(&format!("drbd_resource r0 {{\n{inside}\n}}"));
     assert_error(

@@ -7,7 +7,7 @@ fn an_instance_with_nothing_but_the_least() {
     let instance = instance_of("");
     assert_eq!(instance.initial_state, InitialState::Backup);
     assert_eq!((instance.priority, instance.advert_interval_us), (100, 1_000_000));
-    assert!(instance.preempt && instance.accept && instance.track_primary);
+    assert!(instance.preempt && instance.accept);
     assert_eq!(instance.version_in(&Global::default()), 2);
     assert_eq!(instance.notify, Notify::default());
     assert_eq!(instance.announcements, Announcements::default());
@@ -30,7 +30,7 @@ fn an_instance_with_much() {
          virtual_ipaddress_excluded { 2001:db8::1/64 }\n\
          notify \"/a/b c\" nobody\nnotify_master /m\nsmtp_alert\n\
          garp_master_repeat 3\ngarp_master_refresh 60\nlower_prio_no_advert\n\
-         down_timer_adverts 4\ndont_track_primary\ncheck_unicast_src\n}\n",
+         down_timer_adverts 4\ncheck_unicast_src\n}\n",
     );
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     let global = &config.global;
@@ -48,7 +48,7 @@ fn an_instance_with_much() {
     let process = &config.processes[0];
     assert_eq!(process.words, ["nginx", "-g", "x"]);
     assert_eq!((process.quorum, process.fork_delay_us), (2, 500_000));
-    assert_eq!((process.parameters, process.weight.value), (ParameterMatch::Initial, 1));
+    assert_eq!((process.parameters, process.weight.value), (ParameterMatch::Initial, 0));
     let file = &config.files[0];
     assert_eq!(file.init, Some(InitFile { value: 5, overwrite: true }));
     let instance = &config.instances[0];
@@ -72,7 +72,7 @@ fn an_instance_with_much() {
     assert_eq!((notify.text.as_str(), notify.user.is_some()), ("/a/b c", true));
     assert_eq!(instance.notify.smtp_alert, Some(true));
     assert_eq!(instance.announcements.master_repeat, Some(3));
-    assert!(!instance.track_primary && instance.check_unicast_source);
+    assert!(instance.check_unicast_source);
     assert_eq!((instance.lower_prio_no_advert, instance.down_timer_adverts), (Some(true), Some(4)));
 }
 
