@@ -26,6 +26,9 @@ const DATA_TRACKER: &str = "the data";
 /// What drbd.conf says of a resource that a service runs on.
 #[derive(Clone, Copy, Debug)]
 pub struct ResourceFacts {
+    /// Not with `nbd { attach no; }`: what is mounted gets at the data in another way, by a mount
+    /// helper for example.
+    pub is_attached: bool,
     /// The takeover policy lets one of two nodes go on that do not see each other.
     pub is_exclusive: bool,
     /// `wfc-timeout`; absent: for ever.
@@ -306,7 +309,9 @@ fn service(
     };
     add(StepKind::Promote, format!("promote {resource}"), Action::Promote);
     if let Some(mount) = &data.mount {
-        add(StepKind::Attach, format!("attach {resource}"), Action::Attach);
+        if facts.is_attached {
+            add(StepKind::Attach, format!("attach {resource}"), Action::Attach);
+        }
         let mut file_system = FileSystem::new(&mount.device, &mount.directory);
         file_system.kind = Some(mount.file_system.clone()).filter(|kind| !kind.is_empty());
         let options = mount.options.split(',').filter(|option| !option.is_empty());
@@ -349,10 +354,14 @@ mod tests {
     use crate::config::keepalived::parse;
 
     fn planned(text: &str) -> Plan {
+        planned_with(text, true)
+    }
+
+    fn planned_with(text: &str, is_attached: bool) -> Plan {
         let config = parse(Path::new("keepalived.conf"), text, "a").expect("loads");
         let places = Places { run_dir: PathBuf::from("/run/twinblk"), address_guard: None };
         let facts = |name: &str| match name {
-            "r0" => Ok(ResourceFacts { is_exclusive: true, wait_for_peer: None }),
+            "r0" => Ok(ResourceFacts { is_attached, is_exclusive: true, wait_for_peer: None }),
             _ => Err("it is not in drbd.conf".to_owned()),
         };
         plan(&config, &places, facts).unwrap_or_else(|error| panic!("{error}"))
@@ -387,6 +396,8 @@ mod tests {
         let names: Vec<&str> = service.settings.steps.iter().map(|step| &*step.name).collect();
         let expected = ["promote r0", "attach r0", "mount /srv", "addresses of A", "start x"];
         assert_eq!(names, expected);
+        let detached = planned_with(text, false);
+        assert!(!detached.services[0].actions.contains(&Action::Attach));
         let Action::Command(program) = &service.actions[4] else { panic!("a program") };
         assert_eq!(program.start_limit, Duration::from_secs(5));
         assert_eq!(program.stop.as_deref(), Some("stop x"));
