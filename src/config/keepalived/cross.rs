@@ -62,11 +62,6 @@ fn follows(service: &DrbdResource, resource: &Resource, node: &str, found: &mut 
         let diagnostic = Diagnostic::warning(service.span, message);
         keep(found, diagnostic.label(format!("expected {device}")).help(help));
     }
-    if !view.me.nbd.attach {
-        let message = format!("resource '{name}' has no block device here: nbd {{ attach no; }}");
-        let diagnostic = Diagnostic::error(service.span, message);
-        keep(found, diagnostic.label("nothing to mount"));
-    }
 }
 
 /// Also by its number, and by the names that udev gives it.
