@@ -439,6 +439,58 @@ fn a_configuration_that_does_not_load() {
     });
 }
 
+const ELECTION: &str = "! of alice
+vrrp_instance VI_1 {
+    interface eth0
+    virtual_router_id 51
+    virtual_ipaddress {
+        10.0.0.9
+    }
+    drbd_resource r0 {
+        mount /dev/drbd0 /data ext4
+    }
+}
+";
+
+#[test]
+fn both_configurations_are_checked_together() {
+    let site = Site::new();
+    let election = site.path("election").display().to_string();
+    let write = |text: &str| std::fs::write(&election, text).expect("written");
+    write(ELECTION);
+    let warned = site.run(&format!("check --keepalived {election}"));
+    assert_eq!((warned.code, &*warned.out), (0, "~/drbd.conf, ~/election: 0 errors, 1 warning\n"));
+    assert!(warned.err.contains("Warning: resource 'r0' has takeover both: it can split"));
+    assert!(warned.err.contains("~/election:8:19") && warned.err.contains("takeover witness"));
+
+    write(&ELECTION.replace("id 51", "id 510"));
+    let wrong = site.run(&format!("check --keepalived {election}"));
+    assert_eq!((wrong.code, &*wrong.out), (10, "~/drbd.conf, ~/election: 1 error, 0 warnings\n"));
+    assert!(wrong.err.contains("Error: virtual_router_id 510 is out of range"), "{}", wrong.err);
+
+    write(&ELECTION.replace("drbd_resource r0", "drbd_resource r2"));
+    let json = site.run(&format!("--json check --keepalived {election}"));
+    assert_eq!((json.code, &*json.err), (10, ""));
+    let document: serde_json::Value = serde_json::from_str(&json.out).expect("JSON");
+    assert_eq!(document["errors"], 1);
+    let finding = &document["findings"][0];
+    assert_eq!((finding["severity"].as_str(), finding["line"].as_u64()), (Some("error"), Some(8)));
+    assert_eq!(finding["message"], "there is no resource 'r2' in ~/drbd.conf");
+
+    // Files of either kind, told apart by what is in them.
+    let drbd = site.path("drbd.conf").display().to_string();
+    write(
+        &ELECTION
+            .replace("    drbd_resource r0 {\n        mount /dev/drbd0 /data ext4\n    }\n", ""),
+    );
+    let clean = site.run(&format!("check {election} {drbd}"));
+    assert_eq!((clean.code, &*clean.err), (0, ""));
+    assert_eq!(clean.out, "~/election, ~/drbd.conf: 0 errors, 0 warnings\n");
+    let missing = site.run("check --keepalived /nowhere/k");
+    assert_eq!(missing.code, 10);
+    assert!(missing.err.contains("cannot open '/nowhere/k': No such file"), "{}", missing.err);
+}
+
 #[test]
 fn dumps() {
     let site = Site::new();

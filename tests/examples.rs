@@ -28,6 +28,22 @@ fn resources_load_without_a_warning() {
 }
 
 #[test]
+fn services_load_without_a_warning() {
+    for (example, nodes) in EXAMPLES {
+        for node in nodes {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_twinblk"));
+            command.arg("-c").arg(file(example, "drbd.conf")).args(["--node", node, "check"]);
+            command.arg("--keepalived").arg(file(example, &format!("{node}/keepalived.conf")));
+            let output = command.stdin(Stdio::null()).output().expect("the program");
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8_lossy(&said);
+            assert!(output.status.success(), "{example} {node}: {said}");
+            assert!(said.ends_with(": 0 errors, 0 warnings\n"), "{example} {node}: {said}");
+        }
+    }
+}
+
+#[test]
 fn both_nodes_differ_in_the_priority_only() {
     for (example, nodes) in EXAMPLES {
         let [first, second] = nodes.map(|node| {

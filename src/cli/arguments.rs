@@ -11,7 +11,7 @@ use super::Context;
 use crate::config;
 use crate::control::outcome::exit;
 
-const RUN_DIR: &str = "/run/twinblk";
+pub(super) const RUN_DIR: &str = "/run/twinblk";
 
 #[derive(Debug, Parser)]
 #[command(
@@ -241,6 +241,15 @@ pub(super) enum Verb {
         #[arg(value_name = "RESOURCE")]
         resources: Vec<String>,
     },
+    /// Look for mistakes in drbd.conf and keepalived.conf, alone and together
+    Check {
+        /// The keepalived.conf to read [default: that of keepalived, if it is there]
+        #[arg(long, value_name = "FILE")]
+        keepalived: Option<PathBuf>,
+        /// Files to look at instead, of either kind
+        #[arg(value_name = "FILE", conflicts_with = "keepalived")]
+        files: Vec<PathBuf>,
+    },
     /// Print the metadata of a disk that is not in use
     DumpMd {
         /// Even if the activity log was not applied
@@ -280,12 +289,6 @@ pub(super) enum Verb {
     },
     /// Show the VRRP instances of this node
     Instances,
-    /// Read drbd.conf and keepalived.conf, and say what is wrong or has no effect
-    Check {
-        /// [default: /etc/keepalived/keepalived.conf, if there is one]
-        #[arg(long, value_name = "FILE")]
-        keepalived: Option<PathBuf>,
-    },
     /// Remove virtual addresses when the daemon dies
     #[command(hide = true)]
     AddressGuard,
@@ -334,6 +337,7 @@ impl Arguments {
             give("--node", node);
         }
         Context {
+            is_config_given: self.config.is_some(),
             config: self.config.clone().unwrap_or_else(config::default_path),
             run_dir: self.run_dir.clone(),
             node: self.node.clone().unwrap_or_else(node_name),
@@ -345,7 +349,7 @@ impl Arguments {
 }
 
 /// `uname -n`
-fn node_name() -> String {
+pub(super) fn node_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
@@ -505,6 +509,7 @@ mod tests {
             "wait-connect",
             "wait-sync",
             "dump",
+            "check",
             "dump-md",
             "show-gi",
             "get-gi",

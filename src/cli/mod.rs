@@ -5,7 +5,9 @@
 //!   arguments -> live      what the daemon does       --> control socket
 //!             -> offline   metadata of a disk at rest --> meta
 //!             -> dump      the configuration          --> config
+//!             -> check     what is wrong with it      --> config
 //!   drbdadm, drbd-overview as the program's name --> the same, in DRBD's words
+//!   keepalived as the program's name --> the daemon, by keepalived's options
 //!                 \-> output: text, JSON, exit code
 //! ```
 
@@ -21,6 +23,7 @@ mod drbdadm;
 mod gi;
 mod guards;
 mod json;
+mod keepalived;
 mod live;
 mod offline;
 mod output;
@@ -42,6 +45,8 @@ use crate::daemon::{self, DaemonOptions};
 #[derive(Clone, Debug)]
 struct Context {
     config: PathBuf,
+    /// By name, not by being the default.
+    is_config_given: bool,
     run_dir: PathBuf,
     node: String,
     json: bool,
@@ -64,6 +69,10 @@ pub fn main() -> ExitCode {
         words.next();
         return ExitCode::from(drbdadm::main(face, words));
     }
+    if std::env::args_os().next().as_deref().is_some_and(keepalived::is_called) {
+        words.next();
+        return ExitCode::from(keepalived::main(words));
+    }
     let arguments = match arguments::parse(words) {
         Ok(arguments) => arguments,
         Err(code) => return ExitCode::from(code),
@@ -78,6 +87,7 @@ fn run(arguments: Arguments) -> u8 {
         Verb::AddressGuard => return guards::addresses(),
         Verb::ServiceGuard => return guards::services(&daemon_options(&context, None)),
         Verb::Demo { keep } => return demo::run(*keep, context.json),
+        Verb::Check { keepalived, files } => return check::run(&context, keepalived, files),
         Verb::Witness { listen, state, create, allow, show } => {
             return match show {
                 true => witness::show(state, context.json),
@@ -95,7 +105,6 @@ fn carry_out(arguments: &Arguments, output: &mut Output) {
     let context = arguments.context();
     let verb = &arguments.verb;
     match verb {
-        Verb::Check { keepalived } => check::run(&context, keepalived.as_deref(), output),
         Verb::Dump { verbose, resources } => dump(&context, *verbose, resources, output),
         Verb::CreateMd { .. }
         | Verb::DumpMd { .. }
@@ -120,18 +129,21 @@ fn carry_out(arguments: &Arguments, output: &mut Output) {
 
 fn run_daemon(context: &Context, keepalived: Option<PathBuf>) -> u8 {
     // A daemon with a configuration that does not load could do nothing: better said now.
+    let is_needed = context.is_config_given || keepalived.is_none() || context.config.exists();
     match config::load(&context.config) {
         Ok(config) => {
             output::print_warnings(&config);
             output::print_notes(&config);
         }
+        // Addresses alone need no resource.
+        Err(_) if !is_needed => {}
         Err(mistakes) => {
             output::print_mistakes(&mistakes);
             return exit::FAILURE;
         }
     }
     if let Some(path) = &keepalived {
-        match config::keepalived::load(path) {
+        match config::keepalived::load(path, &context.node) {
             Ok(config) => output::print_found(&config.warnings),
             Err(mistakes) => {
                 output::print_mistakes(&mistakes);

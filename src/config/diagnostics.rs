@@ -11,7 +11,7 @@ use super::source::{Sources, Span};
 /// More mistakes than this are not worth printing; the rest is counted.
 const SHOWN_MAX: usize = 25;
 /// A hostile file makes one mistake per byte; of each severity this many are kept.
-const KEPT_MAX: usize = 200;
+pub(super) const KEPT_MAX: usize = 200;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
@@ -99,6 +99,12 @@ impl Diagnostics {
         self.list.is_empty()
     }
 
+    /// The file and line of a mistake, where it has one.
+    pub fn place(&self, diagnostic: &Diagnostic) -> Option<(String, usize)> {
+        let span = diagnostic.span?;
+        Some((self.name(span.file), self.sources.line(span)))
+    }
+
     /// For people: file, line, the line itself and a caret under the word.
     pub fn render(&self, colour: bool) -> String {
         let mut out = String::new();
@@ -172,11 +178,6 @@ impl Diagnostics {
         let start = text.floor_char_boundary(span.start.min(text.len().saturating_sub(1)));
         let end = text.ceil_char_boundary(span.end.clamp(start, text.len()).max(start + 1));
         (self.name(span.file), start..end)
-    }
-
-    /// `file:line`; empty when it is about no place.
-    pub fn place(&self, diagnostic: &Diagnostic) -> String {
-        diagnostic.span.map(|span| self.sources.place(span)).unwrap_or_default()
     }
 
     fn line(&self, diagnostic: &Diagnostic) -> String {

@@ -18,6 +18,7 @@ use crate::control::{Command, Handler, Outcome, ResourceStatus};
 use crate::failover::plan::{Places, PlanError, ResourceFacts, plan};
 use crate::failover::{self, Handle, Runner};
 use crate::nbd::kernel;
+use crate::service::guard::Guard;
 use crate::vrrp::GuardProgram;
 
 /// All steps of a service with their limits: stop commands of minutes are the administrator's wish.
@@ -42,16 +43,23 @@ pub(super) struct Front {
 /// Reads the keepalived.conf of the options, if there is one.
 pub(super) fn prepare(options: &DaemonOptions) -> Result<Option<(Handle, Runner)>, FrontError> {
     let Some(path) = &options.keepalived else { return Ok(None) };
-    let config = keepalived::load(path).map_err(FrontError::Config)?;
-    let drbd = config::load(&options.config).map_err(FrontError::Config)?;
+    let config = keepalived::load(path, &options.node).map_err(FrontError::Config)?;
+    // Addresses alone need no resource.
+    let has_data = config.instances.iter().any(|instance| instance.drbd_resource.is_some());
+    let drbd = match has_data {
+        true => Some(config::load(&options.config).map_err(FrontError::Config)?),
+        false => None,
+    };
     let places = Places { run_dir: options.run_dir.clone(), address_guard: Some(address_guard()) };
     let facts = |name: &str| {
         let resource = drbd
-            .resource(name)
+            .as_ref()
+            .and_then(|drbd| drbd.resource(name))
             .ok_or_else(|| format!("{} has no such resource", options.config.display()))?;
         let view = resource.for_node(&options.node).map_err(|error| error.to_string())?;
         let seconds = view.startup.wfc_timeout_s;
         Ok(ResourceFacts {
+            is_attached: view.me.nbd.attach,
             is_exclusive: view.options.takeover != view::Takeover::Both,
             wait_for_peer: (seconds > 0).then(|| Duration::from_secs(seconds.into())),
         })
@@ -70,6 +78,14 @@ fn address_guard() -> GuardProgram {
         arguments: vec![OsString::from("address-guard")],
         environment: Vec::new(),
     }
+}
+
+/// Stops and unmounts what the services left when this process dies.
+pub(super) fn service_guard(options: &DaemonOptions) -> std::io::Result<Guard> {
+    let mut command = std::process::Command::new(own_program());
+    command.arg("-c").arg(&options.config).arg("--run-dir").arg(&options.run_dir);
+    command.args(["--node", &options.node, "service-guard"]);
+    Guard::start(command)
 }
 
 /// What ends the kernel's device of a resource whose daemon died: nobody would answer it.

@@ -64,6 +64,7 @@ async fn serve(options: DaemonOptions) -> Result<(), DaemonError> {
         "daemon started"
     );
     let services = front::prepare(&options)?;
+    let _guard = services.as_ref().map(|_| front::service_guard(&options)).transpose()?;
     let end_device = front::end_device(&options);
     let manager = Rc::new(Manager::new(options, polling));
     let ended = manager.clone();

@@ -76,7 +76,9 @@ impl Engine {
     }
 
     fn thaw(&mut self) {
-        let due = std::mem::take(&mut self.freeze.generation_due);
+        // Whoever is demoted instead answers no write that the peer missed: a generation of its own
+        // would be a split brain with the node that replaced it.
+        let due = std::mem::take(&mut self.freeze.generation_due) && self.is_primary();
         let alone = self.state.connection < C::Connected;
         let fresh = self.record.wanted().generations.bitmap == 0;
         if due && alone && fresh && self.state.disk == D::UpToDate {

@@ -410,6 +410,20 @@ impl Engine {
         if old.connection < C::Connected && both_have_data && self.peer_missed_frozen_writes() {
             return Ok(());
         }
+        if old.connection < C::Connected
+            && self.is_primary()
+            && peer.role == Role::Primary
+            && (old.suspended_fencing || peer.suspended_fencing)
+            && !self.dry_run
+            && !self.session.as_ref().is_some_and(|session| session.peer_dry_run)
+        {
+            // One of the two was replaced, answers nothing, and is about to be demoted: refusing
+            // each other for good would leave an operator with nothing to decide.
+            let why = "both nodes are Primary, one of them frozen: tried again until it is demoted";
+            self.note(NoteLevel::Warning, why.to_owned());
+            self.drop_session(C::TearDown, why);
+            return Ok(());
+        }
         if decides && both_have_data {
             let dirty_bits = self.bitmap.count();
             let session = self.session.as_mut().expect("checked above");

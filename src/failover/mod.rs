@@ -19,7 +19,9 @@ mod data;
 mod handle;
 pub mod plan;
 mod runner;
+mod servers;
 mod steps;
+pub mod telling;
 mod watching;
 
 pub use handle::Handle;
@@ -37,6 +39,7 @@ pub struct Plan {
     pub watch: watch::Plan,
     /// For each watcher the instances and trackers that it feeds.
     pub fed: Vec<watching::Fed>,
+    pub telling: telling::Telling,
     /// Of what is started and mounted, for whoever finds it after this process died.
     pub note: Note,
     /// Before VRRP begins (`vrrp_startup_delay`).

@@ -1,13 +1,15 @@
 //! From keepalived.conf to what the parts are told.
 
-use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::telling::Telling;
 use super::{Action, Plan, ServicePlan};
 use crate::config::keepalived::Keepalived;
 use crate::config::keepalived::model::{
-    Address, Announcements, DataService, Global, InitialState, Instance, Tracked, Weight,
+    Address, Announcements, DrbdResource, Global, InitialState, Instance, ServiceCommand, Tracked,
+    Trackers, Weight,
 };
 use crate::election::Group;
 use crate::election::failover::{ServiceSettings, Step, StepKind};
@@ -25,6 +27,9 @@ const DATA_TRACKER: &str = "the data";
 /// What drbd.conf says of a resource that a service runs on.
 #[derive(Clone, Copy, Debug)]
 pub struct ResourceFacts {
+    /// Not with `nbd { attach no; }`: what is mounted gets at the data in another way, by a mount
+    /// helper for example.
+    pub is_attached: bool,
     /// The takeover policy lets one of two nodes go on that do not see each other.
     pub is_exclusive: bool,
     /// `wfc-timeout`; absent: for ever.
@@ -89,22 +94,21 @@ pub fn plan(
         settings.grouped = group.is_some();
         let mut tracked =
             Tracking { config, instance: index, feeds: &mut feeds, settings: &mut settings };
-        tracked.add(&instance.trackers, true);
+        tracked.add(&instance.trackers);
         if let Some(group) = group {
-            let group = &config.groups[group];
-            tracked.add(&group.trackers, group.tracking_weight);
+            tracked.add(&config.groups[group].trackers);
         }
         instances.push(settings);
     }
     let mut services = Vec::new();
     for (index, instance) in config.instances.iter().enumerate() {
-        let Some(data) = &instance.data else { continue };
+        let Some(data) = &instance.drbd_resource else { continue };
         let wrong = |why: String| PlanError::Resource {
             instance: instance.name.clone(),
-            resource: data.resource.clone(),
+            resource: data.name.clone(),
             why,
         };
-        let facts = facts(&data.resource).map_err(wrong)?;
+        let facts = facts(&data.name).map_err(wrong)?;
         let group = groups.iter().find(|group| group.members.contains(&index));
         let members = group.map_or_else(|| vec![index], |group| group.members.clone());
         let members = members.into_iter().map(|member| (member, bind(&mut instances[member])));
@@ -122,14 +126,16 @@ pub fn plan(
     });
     let vrrp = vrrp::Plan {
         instances: placements.collect(),
-        groups: groups.into_iter().filter(|group| !group.members.is_empty()).collect(),
+        groups,
         guard: places.address_guard.clone(),
     };
-    let (watch, fed) = super::watching::watchers(config, &feeds)?;
+    let (mut watch, fed) = super::watching::watchers(config, &feeds)?;
+    watch.servers = super::servers::servers(config)?;
     Ok(Plan {
         vrrp,
         watch,
         fed,
+        telling: Telling::of(config)?,
         services,
         note: Note::of(&places.run_dir),
         startup_delay: Duration::from_micros(config.global.startup_delay_us),
@@ -155,53 +161,52 @@ fn bind(settings: &mut InstanceSettings) -> usize {
 
 fn settings(global: &Global, instance: &Instance) -> InstanceSettings {
     let is_v6 = instance.addresses[0].address.is_ipv6();
-    let number = match instance.version.or(global.version) {
-        _ if is_v6 => 3,
-        Some(number) => number,
-        None => 2,
-    };
-    let version = if number == 3 { Version::V3 } else { Version::V2 };
+    let version = if instance.version_in(global) == 3 { Version::V3 } else { Version::V2 };
     let password = instance.password.as_ref().filter(|_| version == Version::V2);
-    let is_master =
-        instance.state == InitialState::Master && (instance.preempt || instance.priority == OWNER);
+    let is_master = instance.initial_state == InitialState::Master
+        && (instance.preempt || instance.priority == OWNER);
+    let group = match is_v6 {
+        true => global.multicast_group6.map(IpAddr::V6),
+        false => global.multicast_group4.map(IpAddr::V4),
+    };
+    let default = InstanceSettings::new(&instance.name, instance.virtual_router_id, Vec::new());
     InstanceSettings {
         family: if is_v6 { Family::V6 } else { Family::V4 },
         version,
         priority: instance.priority,
         advert_interval_us: instance.advert_interval_us,
-        down_timer_adverts: instance.down_timer_adverts,
+        down_timer_adverts: instance
+            .down_timer_adverts
+            .or(global.down_timer_adverts)
+            .unwrap_or(default.down_timer_adverts),
         initial_state: if is_master { State::Master } else { State::Backup },
         preempt: instance.preempt,
         preempt_delay_us: instance.preempt_delay_us,
-        authentication: password
-            .map_or(Authentication::None, |password| Authentication::password(password.as_bytes())),
+        authentication: password.map_or(Authentication::None, |password| {
+            Authentication::password(password.text.as_bytes())
+        }),
+        addresses: instance.addresses.iter().map(address).collect(),
         addresses_excluded: instance.addresses_excluded.iter().map(address).collect(),
         source: instance.source,
-        multicast_group: instance.multicast.or(if is_v6 {
-            global.multicast_v6
-        } else {
-            global.multicast_v4
-        }),
-        unicast_peers: instance.unicast_peers.clone(),
-        check_unicast_source: instance.check_unicast_source.unwrap_or(global.check_unicast_source),
+        multicast_group: instance.multicast_group.or(group),
+        unicast_peers: instance.unicast_peers.iter().map(|peer| peer.address).collect(),
+        check_unicast_source: instance.check_unicast_source || global.check_unicast_source,
         accept: instance.accept,
-        checksum_form: if instance.checksum_as_v2 {
+        checksum_form: if instance.v3_checksum_as_v2 {
             ChecksumForm::MessageOnly
         } else {
             ChecksumForm::WithPseudoHeader
         },
         lower_priority_no_advert: instance
-            .lower_priority_no_advert
-            .unwrap_or(global.lower_priority_no_advert),
+            .lower_prio_no_advert
+            .or(global.lower_prio_no_advert)
+            .unwrap_or(false),
         higher_priority_send_advert: instance
-            .higher_priority_send_advert
-            .unwrap_or(global.higher_priority_send_advert),
-        announcements: announcements(&global.announcements, &instance.announcements),
-        ..InstanceSettings::new(
-            &instance.name,
-            instance.virtual_router_id,
-            instance.addresses.iter().map(address).collect(),
-        )
+            .higher_prio_send_advert
+            .or(global.higher_prio_send_advert)
+            .unwrap_or(false),
+        announcements: announcements(global, &instance.announcements, is_v6),
+        ..default
     }
 }
 
@@ -218,23 +223,28 @@ fn address(address: &Address) -> VirtualAddress {
 
 /// What the instance says, else all instances, else keepalived. The lower-priority burst is as the
 /// other one where nothing is said of it.
-fn announcements(global: &Announcements, own: &Announcements) -> AnnouncementSettings {
-    let default = AnnouncementSettings::default();
-    let delay_us = own.delay_us.or(global.delay_us).unwrap_or(default.delay_us);
-    let repeat = own.repeat.or(global.repeat).unwrap_or(default.repeat);
-    let lower_delay = own.lower_priority_delay_us.or(global.lower_priority_delay_us);
-    let lower_repeat = own.lower_priority_repeat.or(global.lower_priority_repeat);
+fn announcements(global: &Global, own: &Announcements, is_v6: bool) -> AnnouncementSettings {
+    let all = &global.announcements;
+    let default = match global.min_garp {
+        true => AnnouncementSettings { repeat: 1, delay_us: 0, ..Default::default() },
+        false => AnnouncementSettings::default(),
+    };
+    let delay_us = own.master_delay_us.or(all.master_delay_us).unwrap_or(default.delay_us);
+    let repeat = own.master_repeat.or(all.master_repeat).unwrap_or(default.repeat);
+    let lower_delay = own.lower_prio_delay_us.or(all.lower_prio_delay_us);
+    let lower_repeat = own.lower_prio_repeat.or(all.lower_prio_repeat);
+    let spacing_us = match is_v6 {
+        true => own.neighbour_interval_us.or(all.neighbour_interval_us),
+        false => own.arp_interval_us.or(all.arp_interval_us),
+    };
     AnnouncementSettings {
         repeat,
         delay_us,
         lower_priority_repeat: lower_repeat.unwrap_or(repeat),
         lower_priority_delay_us: lower_delay.unwrap_or(delay_us),
-        refresh_us: own.refresh_us.or(global.refresh_us).unwrap_or(default.refresh_us),
-        refresh_repeat: own
-            .refresh_repeat
-            .or(global.refresh_repeat)
-            .unwrap_or(default.refresh_repeat),
-        spacing_us: own.spacing_us.or(global.spacing_us).unwrap_or(default.spacing_us),
+        refresh_us: own.refresh_us.or(all.refresh_us).unwrap_or(default.refresh_us),
+        refresh_repeat: own.refresh_repeat.or(all.refresh_repeat).unwrap_or(default.refresh_repeat),
+        spacing_us: spacing_us.unwrap_or(default.spacing_us),
     }
 }
 
@@ -246,37 +256,36 @@ struct Tracking<'a> {
 }
 
 impl Tracking<'_> {
-    /// In the order scripts, processes, files, interfaces. Those of a group count without weight
-    /// unless the group says otherwise.
-    fn add(&mut self, trackers: &crate::config::keepalived::model::Trackers, with_weight: bool) {
+    /// In the order scripts, processes, files, interfaces; first those of the instance, then those of
+    /// its group.
+    fn add(&mut self, trackers: &Trackers) {
         let config = self.config;
         for tracked in &trackers.scripts {
             let place = config.scripts.iter().position(|script| script.name == tracked.name);
             let Some(place) = place else { continue };
             let weight = config.scripts[place].weight;
-            self.one(tracked, weight, with_weight, Source::Script(place));
+            self.one(tracked, weight, Source::Script(place));
         }
         for tracked in &trackers.processes {
             let place = config.processes.iter().position(|one| one.name == tracked.name);
             let Some(place) = place else { continue };
             let weight = config.processes[place].weight;
-            self.one(tracked, weight, with_weight, Source::Process(place));
+            self.one(tracked, weight, Source::Process(place));
         }
         for tracked in &trackers.files {
             let place = config.files.iter().position(|one| one.name == tracked.name);
             let Some(place) = place else { continue };
             let weight = config.files[place].weight;
-            self.one(tracked, weight, with_weight, Source::File(place));
+            self.one(tracked, weight, Source::File(place));
         }
         for tracked in &trackers.interfaces {
             let source = Source::Interface(tracked.name.clone());
-            self.one(tracked, Weight::default(), with_weight, source);
+            self.one(tracked, Weight::default(), source);
         }
     }
 
-    fn one(&mut self, tracked: &Tracked, weight: Weight, with_weight: bool, source: Source) {
+    fn one(&mut self, tracked: &Tracked, weight: Weight, source: Source) {
         let weight = tracked.weight.unwrap_or(weight);
-        let weight = if with_weight { weight } else { Weight::default() };
         let tracker = self.settings.trackers.len();
         self.settings.trackers.push(TrackerSettings {
             name: tracked.name.clone(),
@@ -289,12 +298,12 @@ impl Tracking<'_> {
 
 fn service(
     instance: &Instance,
-    data: &DataService,
+    data: &DrbdResource,
     members: Vec<(usize, usize)>,
     facts: ResourceFacts,
     run_dir: &Path,
 ) -> ServicePlan {
-    let resource = &data.resource;
+    let resource = &data.name;
     let mut steps = Vec::new();
     let mut actions = Vec::new();
     let mut add = |kind, name: String, action| {
@@ -302,32 +311,30 @@ fn service(
         actions.push(action);
     };
     add(StepKind::Promote, format!("promote {resource}"), Action::Promote);
-    if data.attach || !data.mounts.is_empty() {
-        add(StepKind::Attach, format!("attach {resource}"), Action::Attach);
-    }
-    for mount in &data.mounts {
+    if let Some(mount) = &data.mount {
+        if facts.is_attached {
+            add(StepKind::Attach, format!("attach {resource}"), Action::Attach);
+        }
         let mut file_system = FileSystem::new(&mount.device, &mount.directory);
-        file_system.kind = mount.file_system.clone();
-        file_system.options = mount.options.clone();
-        let name = format!("mount {}", mount.directory.display());
-        add(StepKind::Mount, name, Action::Mount(file_system));
+        file_system.kind = Some(mount.file_system.clone()).filter(|kind| !kind.is_empty());
+        let options = mount.options.split(',').filter(|option| !option.is_empty());
+        file_system.options = options.map(str::to_owned).collect();
+        add(StepKind::Mount, format!("mount {}", mount.directory), Action::Mount(file_system));
     }
     let name = format!("addresses of {}", instance.name);
     add(StepKind::Addresses, name, Action::Addresses);
-    let count = data.starts.len().max(data.stops.len());
-    for index in 0..count {
-        let (start, stop) = (data.starts.get(index), data.stops.get(index));
+    // The first stop belongs to the first start, and so on.
+    for index in 0..data.start.len().max(data.stop.len()) {
+        let (start, stop) = (data.start.get(index), data.stop.get(index));
         let default = Program::default();
-        let limit = |limited: &crate::config::keepalived::model::LimitedCommand| {
-            limited.limit_us.map(Duration::from_micros)
-        };
+        let limit = |command: &ServiceCommand| Duration::from_micros(command.timeout_us);
         let program = Program {
-            start: start.map(|start| start.command.clone()),
-            stop: stop.map(|stop| stop.command.clone()),
-            start_limit: start.and_then(limit).unwrap_or(default.start_limit),
-            stop_limit: stop.and_then(limit).unwrap_or(default.stop_limit),
+            start: start.map(|start| start.text.clone()),
+            stop: stop.map(|stop| stop.text.clone()),
+            start_limit: start.map_or(default.start_limit, limit),
+            stop_limit: stop.map_or(default.stop_limit, limit),
         };
-        let shown = start.or(stop).map(|one| one.command.clone()).unwrap_or_default();
+        let shown = start.or(stop).map(|command| command.text.clone()).unwrap_or_default();
         add(StepKind::Command, shown, Action::Command(program));
     }
     ServicePlan {
@@ -344,25 +351,20 @@ fn service(
     }
 }
 
-/// The names of the resources, with the instances that move them.
-pub fn resources(config: &Keepalived) -> BTreeMap<&str, &str> {
-    let data = config.instances.iter().filter_map(|instance| {
-        let data = instance.data.as_ref()?;
-        Some((data.resource.as_str(), instance.name.as_str()))
-    });
-    data.collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::keepalived::parse;
 
     fn planned(text: &str) -> Plan {
-        let config = parse(Path::new("keepalived.conf"), text).expect("loads");
+        planned_with(text, true)
+    }
+
+    fn planned_with(text: &str, is_attached: bool) -> Plan {
+        let config = parse(Path::new("keepalived.conf"), text, "a").expect("loads");
         let places = Places { run_dir: PathBuf::from("/run/twinblk"), address_guard: None };
         let facts = |name: &str| match name {
-            "r0" => Ok(ResourceFacts { is_exclusive: true, wait_for_peer: None }),
+            "r0" => Ok(ResourceFacts { is_attached, is_exclusive: true, wait_for_peer: None }),
             _ => Err("it is not in drbd.conf".to_owned()),
         };
         plan(&config, &places, facts).unwrap_or_else(|error| panic!("{error}"))
@@ -397,6 +399,8 @@ mod tests {
         let names: Vec<&str> = service.settings.steps.iter().map(|step| &*step.name).collect();
         let expected = ["promote r0", "attach r0", "mount /srv", "addresses of A", "start x"];
         assert_eq!(names, expected);
+        let detached = planned_with(text, false);
+        assert!(!detached.services[0].actions.contains(&Action::Attach));
         let Action::Command(program) = &service.actions[4] else { panic!("a program") };
         assert_eq!(program.start_limit, Duration::from_secs(5));
         assert_eq!(program.stop.as_deref(), Some("stop x"));
@@ -404,7 +408,7 @@ mod tests {
         for placement in &plan.vrrp.instances {
             let settings = &placement.settings;
             assert!(settings.bound && settings.grouped);
-            assert_eq!(settings.trackers[0].weight, 0, "a group counts without weight");
+            assert_eq!(settings.trackers[0].weight, 5, "of the group, on all members");
             assert_eq!(settings.trackers[1].name, DATA_TRACKER);
         }
         assert_eq!(plan.fed, [[(0, 0), (1, 0)]]);
@@ -415,7 +419,7 @@ mod tests {
     fn a_resource_that_is_not_there_is_named() {
         let text = "vrrp_instance A {\n interface eth0\n virtual_router_id 1\n \
             virtual_ipaddress {\n 10.0.0.1\n }\n drbd_resource r7\n}\n";
-        let config = parse(Path::new("keepalived.conf"), text).expect("loads");
+        let config = parse(Path::new("keepalived.conf"), text, "a").expect("loads");
         let places = Places { run_dir: PathBuf::new(), address_guard: None };
         let error = plan(&config, &places, |_| Err("it is not in drbd.conf".to_owned()));
         let text = error.expect_err("no such resource").to_string();

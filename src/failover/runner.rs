@@ -13,6 +13,7 @@ use super::binding::Binding;
 use super::data::data;
 use super::handle::{Handle, Order, View};
 use super::steps::Tools;
+use super::telling::Teller;
 use super::watching::Fed;
 use super::{Action, Plan};
 use crate::control::outcome::exit;
@@ -80,6 +81,7 @@ impl Runner {
             tracing::warn!(resource = cleared.resource, "cleared what a dead daemon left");
         }
         sleep(self.plan.startup_delay).await;
+        let groups = self.plan.vrrp.groups.clone();
         let settings: Vec<_> = self.plan.vrrp.instances.iter().map(trackers_of).collect();
         let vrrp::Handle { commands, mut occurrences, mut status, thread } =
             vrrp::spawn(self.plan.vrrp)?;
@@ -98,6 +100,8 @@ impl Runner {
             fed: self.plan.fed,
             settings,
         };
+        let servers = self.plan.watch.servers.clone();
+        let mut teller = Teller::start(self.plan.telling, groups, servers);
         let mut watch = Watch::start(self.plan.watch);
         let mut look = interval(LOOK_PAUSE);
         state.begin();
@@ -123,16 +127,31 @@ impl Runner {
                     }
                     state.follow_vrrp();
                 }
-                Some(report) = watch.reports.recv() => state.reported(&report),
-                Some(occurrence) = occurrences.recv() => state.occurred(&occurrence),
+                Some(report) = watch.reports.recv() => {
+                    teller.server(&report);
+                    state.reported(&report);
+                }
+                Some(occurrence) = occurrences.recv() => {
+                    let instances = status.borrow().clone();
+                    teller.instance(&occurrence, &instances);
+                    state.occurred(&occurrence);
+                }
                 _ = changes.changed() => state.look().await,
                 _ = look.tick() => state.look().await,
                 () = until(wake) => state.timers(),
             }
         }
         let _ = state.commands.send(vrrp::Command::Stop).await;
-        watch.stop().await;
+        for report in watch.stop().await {
+            teller.server(&report);
+        }
         let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+        // Of the end of VRRP.
+        while let Ok(occurrence) = occurrences.try_recv() {
+            let instances = status.borrow().clone();
+            teller.instance(&occurrence, &instances);
+        }
+        teller.stop().await;
         match joined {
             Ok(Ok(result)) => result,
             _ => Err(VrrpError::Io(std::io::Error::other("the thread of VRRP died"))),

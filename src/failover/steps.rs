@@ -63,8 +63,13 @@ impl<H: Handler> Tools<H> {
         match &plan.actions[step] {
             Action::Promote => self.verb(plan, Command::Secondary { force }, DEMOTE_LIMIT).await,
             Action::Attach => self.verb(plan, Command::DetachDevice { force }, DEVICE_LIMIT).await,
+            // So would what writes to frozen data; it is done again without the data.
             Action::Mount(file_system) => {
-                file_system.undo().await.map(|_| ()).map_err(|error| error.to_string())
+                let mut cancel = self.cancel.clone();
+                tokio::select! {
+                    result = file_system.undo() => result.map(|_| ()).map_err(|error| error.to_string()),
+                    _ = cancel.wait_for(|cancel| *cancel) => Err("the data is gone".to_owned()),
+                }
             }
             Action::Addresses => {
                 self.addresses(plan, false).await;

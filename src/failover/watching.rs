@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use crate::config::keepalived::Keepalived;
-use crate::config::keepalived::model::{FileTracker, Global, ProcessTracker, Script, User};
+use super::plan::{Feed, PlanError, Source};
+use crate::config::keepalived::model::{self, Global, Script, TrackedFile, TrackedProcess, User};
+use crate::config::keepalived::{Command, Invocation, Keepalived};
 use crate::program::{Identity, Program, user};
 use crate::watch::{self, InitialContent, ParameterMatch, ProcessPattern, Tracker};
-
-use super::plan::{Feed, PlanError, Source};
 
 /// Who is fed by a watcher: instance and tracker.
 pub type Fed = Vec<(usize, usize)>;
@@ -57,23 +56,25 @@ pub(super) fn identity(
     }
 }
 
-/// A command line of the configuration: words, or shell text where it needs a shell.
-pub(super) fn program(global: &Global, command: &str, identity: Identity) -> Program {
-    let needs_shell =
-        command.contains(['|', '&', ';', '<', '>', '$', '`', '*', '"', '\'', '\\', '(']);
-    let mut program = match needs_shell {
-        true => Program::shell(command),
-        false => Program::arguments(command.split_whitespace()),
+/// `what` is for the message when its user is not there.
+pub(super) fn program(
+    global: &Global,
+    command: &Command,
+    what: &str,
+) -> Result<Program, PlanError> {
+    let identity = identity(global, command.user.as_ref(), what)?;
+    let mut program = match command.invocation() {
+        Invocation::Shell(text) => Program::shell(&text),
+        Invocation::Arguments(words) => Program::arguments(words),
     };
     program.identity = Some(identity);
-    program.is_root_only = global.script_security && identity == Identity::ROOT;
-    program
+    program.is_root_only = global.enable_script_security && identity == Identity::ROOT;
+    Ok(program)
 }
 
 fn script_tracker(global: &Global, script: &Script) -> Result<watch::ScriptTracker, PlanError> {
     let what = format!("vrrp_script {}", script.name);
-    let identity = identity(global, script.user.as_ref(), &what)?;
-    let mut program = program(global, &script.command, identity);
+    let mut program = program(global, &script.command, &what)?;
     program.limit = Some(Duration::from_micros(script.timeout_us));
     Ok(watch::ScriptTracker {
         name: script.name.clone(),
@@ -82,15 +83,22 @@ fn script_tracker(global: &Global, script: &Script) -> Result<watch::ScriptTrack
         rise: script.rise,
         fall: script.fall,
         begins_bad: script.init_fail,
-        is_ignored_when_missing: global.missing_scripts_are_ignored,
+        is_ignored_when_missing: false,
     })
 }
 
-fn process_tracker(process: &ProcessTracker) -> watch::ProcessTracker {
+fn process_tracker(process: &TrackedProcess) -> watch::ProcessTracker {
     let words = process.words.clone();
     let pattern = match &words[..] {
         [name] if !process.full_command => ProcessPattern::Name(name.clone()),
-        _ => ProcessPattern::Command { words, parameters: ParameterMatch::Exact },
+        _ => ProcessPattern::Command {
+            words,
+            parameters: match process.parameters {
+                model::ParameterMatch::Exact => ParameterMatch::Exact,
+                model::ParameterMatch::Initial => ParameterMatch::Initial,
+                model::ParameterMatch::Partial => ParameterMatch::Partial,
+            },
+        },
     };
     watch::ProcessTracker {
         name: process.name.clone(),
@@ -102,8 +110,9 @@ fn process_tracker(process: &ProcessTracker) -> watch::ProcessTracker {
     }
 }
 
-fn file_tracker(file: &FileTracker) -> watch::FileTracker {
-    let initial =
-        file.init.map(|(value, overwrites)| InitialContent { value: value.into(), overwrites });
-    watch::FileTracker { name: file.name.clone(), path: file.path.clone(), initial }
+fn file_tracker(file: &TrackedFile) -> watch::FileTracker {
+    let initial = file
+        .init
+        .map(|init| InitialContent { value: init.value.into(), overwrites: init.overwrite });
+    watch::FileTracker { name: file.name.clone(), path: (&file.path).into(), initial }
 }

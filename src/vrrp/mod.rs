@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   router      the loop: what has come, what is due, what is to be done
+//!     reload    another plan in place of the one that runs
 //!     slot      one instance on its interface: its sockets and addresses
 //!       socket    adverts in and out, frames out
 //!       announce  the frames
@@ -17,16 +18,18 @@ use std::io;
 use std::thread::{self, JoinHandle};
 
 use rustix::time::{ClockId, clock_gettime};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub mod announce;
 pub mod guard;
 pub mod netlink;
+mod reload;
 mod router;
 mod slot;
 pub mod socket;
 
 pub use guard::GuardProgram;
+pub use reload::{Change, Difference, difference};
 pub use router::run;
 
 use crate::election::check::Counters;
@@ -48,7 +51,7 @@ pub struct Plan {
     pub guard: Option<GuardProgram>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
     pub interface: String,
     pub settings: InstanceSettings,
@@ -56,7 +59,7 @@ pub struct Placement {
     pub tracked_interfaces: Vec<(usize, String)>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Command {
     /// A tracker of an instance is good or bad now.
     Tracker { instance: usize, tracker: usize, good: bool },
@@ -70,6 +73,10 @@ pub enum Command {
     Yield { instance: usize },
     /// The same for one that weighs by a number (`track_file`).
     TrackerNumber { instance: usize, tracker: usize, number: i64 },
+    /// Run another plan from now on. What it leaves alone keeps its state without a gap; what it
+    /// changes begins again; what it does not have is released. Places in later commands,
+    /// occurrences and status are those of the new plan.
+    Reload { plan: Plan, answer: oneshot::Sender<Result<Difference, VrrpError>> },
     /// Release what is held, then end.
     Stop,
 }

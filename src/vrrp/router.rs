@@ -18,7 +18,9 @@ use super::guard::Guard;
 use super::netlink::{Changes, Link, Netlink};
 use super::slot::{Slot, all_addresses};
 use super::socket::{Frames, watch_changes};
-use super::{Command, InstanceStatus, Occurrence, OccurrenceKind, Outlet, Plan, VrrpError, now};
+use super::{
+    Command, InstanceStatus, Occurrence, OccurrenceKind, Outlet, Placement, Plan, VrrpError, now,
+};
 use crate::election::check::Received;
 use crate::election::{Effect, Event, Group, Instance, Time};
 
@@ -27,19 +29,30 @@ use crate::election::{Effect, Event, Group, Instance, Time};
 /// not keep a master from advertising.
 const PACKETS_A_TURN: usize = 300;
 
-struct Router {
+pub(super) struct Router {
     netlink: Netlink,
     changes: AsyncFd<Changes>,
     frames: Frames,
     links: Vec<Link>,
-    instances: Vec<Instance>,
-    slots: Vec<Slot>,
-    has_addresses: Vec<bool>,
-    /// Instance, tracker, the interface that it follows, what it was told last.
-    followed: Vec<(usize, usize, String, Option<bool>)>,
-    groups: Vec<Group>,
-    guard: Option<Guard>,
+    /// What was asked for, in the order of the lists below.
+    pub(super) placements: Vec<Placement>,
+    pub(super) instances: Vec<Instance>,
+    pub(super) slots: Vec<Slot>,
+    pub(super) has_addresses: Vec<bool>,
+    pub(super) followed: Vec<Followed>,
+    pub(super) groups: Vec<Group>,
+    pub(super) guard: Option<Guard>,
     outlet: Outlet,
+}
+
+/// A tracker of an instance that follows an interface.
+#[derive(Clone, Debug)]
+pub(super) struct Followed {
+    pub(super) instance: usize,
+    pub(super) tracker: usize,
+    pub(super) interface: String,
+    /// What the instance was told last.
+    pub(super) told: Option<bool>,
 }
 
 /// Runs `plan` until it is told to stop, or nobody is left to tell it. Returns after everything
@@ -78,6 +91,47 @@ pub async fn run(
     Ok(())
 }
 
+/// Each checked; none has begun.
+pub(super) fn instances(placements: &[Placement]) -> Result<Vec<Instance>, VrrpError> {
+    let one = |placement: &Placement| {
+        let name = &placement.settings.name;
+        if !placement.settings.accept {
+            tracing::warn!("({name}) no_accept is not provided: the addresses answer");
+        }
+        Instance::new(placement.settings.clone())
+            .map_err(|error| VrrpError::Settings { name: name.clone(), error })
+    };
+    placements.iter().map(one).collect()
+}
+
+/// Nobody is in two groups, and whoever is in one knows it.
+pub(super) fn check_groups(plan: &Plan) -> Result<(), VrrpError> {
+    let mut members: BTreeSet<usize> = BTreeSet::new();
+    for group in &plan.groups {
+        for &member in &group.members {
+            let placement = plan.instances.get(member);
+            let knows = placement.is_some_and(|placement| placement.settings.grouped);
+            if !knows || !members.insert(member) {
+                return Err(VrrpError::Group(group.name.clone()));
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn followed(placements: &[Placement]) -> Vec<Followed> {
+    let all = placements.iter().enumerate().flat_map(|(instance, placement)| {
+        let interfaces = placement.tracked_interfaces.iter().cloned();
+        interfaces.map(move |(tracker, interface)| Followed {
+            instance,
+            tracker,
+            interface,
+            told: None,
+        })
+    });
+    all.collect()
+}
+
 async fn until(deadline: Option<Time>) {
     match deadline {
         Some(at) => tokio::time::sleep(Duration::from_micros(at.since(now()))).await,
@@ -87,31 +141,10 @@ async fn until(deadline: Option<Time>) {
 
 impl Router {
     fn new(plan: Plan, outlet: Outlet) -> Result<Self, VrrpError> {
-        let mut slots = Vec::new();
-        let mut instances = Vec::new();
-        let count = plan.instances.len();
-        let mut followed = Vec::new();
-        for (index, placement) in plan.instances.into_iter().enumerate() {
-            let interfaces = placement.tracked_interfaces.into_iter();
-            followed.extend(interfaces.map(|(tracker, name)| (index, tracker, name, None)));
-            let name = placement.settings.name.clone();
-            if !placement.settings.accept {
-                tracing::warn!("({name}) no_accept is not provided: the addresses answer");
-            }
-            slots.push(Slot::new(&placement.interface));
-            let instance = Instance::new(placement.settings);
-            instances.push(instance.map_err(|error| VrrpError::Settings { name, error })?);
-        }
-        let mut members: Vec<usize> = Vec::new();
-        for group in &plan.groups {
-            for &member in &group.members {
-                let is_wrong = member >= count || members.contains(&member);
-                if is_wrong || !instances[member].settings().grouped {
-                    return Err(VrrpError::Group(group.name.clone()));
-                }
-                members.push(member);
-            }
-        }
+        let instances = instances(&plan.instances)?;
+        check_groups(&plan)?;
+        let slots = plan.instances.iter().map(|placement| Slot::new(&placement.interface));
+        let slots = slots.collect();
         let frames = Frames::open().map_err(|error| match error.kind() {
             io::ErrorKind::PermissionDenied => VrrpError::NotPermitted(error),
             _ => VrrpError::Io(error),
@@ -123,7 +156,8 @@ impl Router {
             frames,
             links: Vec::new(),
             has_addresses: vec![false; instances.len()],
-            followed,
+            followed: followed(&plan.instances),
+            placements: plan.instances,
             instances,
             slots,
             groups: plan.groups,
@@ -171,6 +205,11 @@ impl Router {
                 (instance, Event::MayPreempt(may_preempt))
             }
             Command::Yield { instance } => (instance, Event::Yield),
+            Command::Reload { plan, answer } => {
+                // Whoever asked may be gone; the plan counts all the same.
+                let _ = answer.send(self.reload(plan));
+                return;
+            }
             Command::Stop => return,
         };
         let Some(settings) = self.instances.get(instance).map(Instance::settings) else { return };
@@ -220,15 +259,14 @@ impl Router {
     }
 
     /// Asks for all interfaces and addresses and tells the instances.
-    fn look_around(&mut self) -> Result<(), VrrpError> {
+    pub(super) fn look_around(&mut self) -> Result<(), VrrpError> {
         self.links = self.netlink.links()?;
         for place in 0..self.followed.len() {
-            let (instance, tracker, name, told) = &self.followed[place];
-            let link = self.links.iter().find(|link| link.name == *name);
+            let followed = &mut self.followed[place];
+            let link = self.links.iter().find(|link| link.name == followed.interface);
             let good = link.is_some_and(|link| link.is_up);
-            if *told != Some(good) {
-                let (instance, index) = (*instance, *tracker);
-                self.followed[place].3 = Some(good);
+            if followed.told.replace(good) != Some(good) {
+                let (instance, index) = (followed.instance, followed.tracker);
                 self.give(instance, Event::Tracker { index, good });
             }
         }
@@ -255,7 +293,7 @@ impl Router {
     }
 
     /// A tracker that the settings do not have is somebody's mistake, not this one's end.
-    fn give(&mut self, index: usize, event: Event<'_>) {
+    pub(super) fn give(&mut self, index: usize, event: Event<'_>) {
         let now = now();
         let mut effects = Vec::new();
         self.instances[index].handle(now, event, &mut effects);
@@ -268,7 +306,19 @@ impl Router {
         }
     }
 
-    fn perform(&mut self, now: Time, index: usize, effect: Effect) {
+    /// All groups, after their members have changed.
+    pub(super) fn settle(&mut self) {
+        let now = now();
+        let mut effects = Vec::new();
+        for group in &self.groups {
+            group.settle(now, &mut self.instances, &mut effects);
+        }
+        for (index, effect) in effects {
+            self.perform(now, index, effect);
+        }
+    }
+
+    pub(super) fn perform(&mut self, now: Time, index: usize, effect: Effect) {
         let settings = self.instances[index].settings();
         let slot = &mut self.slots[index];
         let guard = self.guard.as_mut();

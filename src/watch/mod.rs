@@ -42,6 +42,8 @@ mod tls;
 pub use checker::{Check, Checker, MiscCheck};
 pub use file::{FileTracker, InitialContent};
 pub use get::{GetCheck, Url};
+pub use http::{BodyDigest, HttpProtocol};
+pub use pool::Change;
 pub use process::{ParameterMatch, ProcessPattern, ProcessTracker};
 pub use script::ScriptTracker;
 pub use server::{Protocol, RealServer, Service, VirtualServer};

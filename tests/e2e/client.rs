@@ -92,7 +92,8 @@ impl Client {
     pub fn finish(mut self, node: &Node) -> Vec<Acknowledged> {
         self.stop();
         let found = node.rows();
-        let found: BTreeSet<u64> = found.lines().filter_map(|line| line.parse().ok()).collect();
+        let found: BTreeSet<u64> =
+            found.lines().filter_map(|line| line.trim().parse().ok()).collect();
         let all = self.acknowledged();
         let lost: Vec<&Acknowledged> = all.iter().filter(|row| !found.contains(&row.row)).collect();
         assert!(lost.is_empty(), "{} of {} rows are lost: {lost:?}", lost.len(), all.len());

@@ -30,8 +30,13 @@ impl Host {
     /// `None`, with the reason printed, where it cannot be had.
     pub fn boot(name: &'static str) -> Option<Self> {
         let flags = ["--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child"];
-        let mut command = Command::new("unshare");
-        command.args(flags).args(["--mount-proc", "bash", "-c", FIRST, name]).process_group(0);
+        // A test program that is killed takes its hosts with it.
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "unshare"])
+            .args(flags)
+            .args(["--mount-proc", "bash", "-c", FIRST, name])
+            .process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let unshare = command.spawn().expect("unshare runs");
         let mut host = Self { name, unshare, first: 0 };

@@ -21,4 +21,5 @@ mod server;
 mod service;
 
 mod by_hand;
+mod mariadb;
 mod nginx;

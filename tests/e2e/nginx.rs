@@ -33,14 +33,14 @@ fn processes_die() {
     lab.nodes[0].host.shell("kill -9 $(cat /run/nginx.pid); pkill -9 nginx");
     moves(&lab, &client, "web2", at, "nginx killed");
     is_clear(&lab, 0);
-    lab.wait_in_sync();
+    lab.wait_ready();
 
     let at = Instant::now();
     lab.nodes[1].stop_daemon();
     moves(&lab, &client, "web1", at, "daemon stopped");
     is_clear(&lab, 1);
     lab.nodes[1].start_failover();
-    lab.wait_in_sync();
+    lab.wait_ready();
 
     let at = Instant::now();
     lab.nodes[0].kill_daemon();
@@ -48,7 +48,7 @@ fn processes_die() {
     println!("measured: cleared after kill -9: {:.1} s", at.elapsed().as_secs_f64());
     moves(&lab, &client, "web2", at, "daemon killed");
     lab.nodes[0].start_failover();
-    lab.wait_in_sync();
+    lab.wait_ready();
     client.wait_for_rows(20, STEP);
 
     let at = Instant::now();
@@ -56,7 +56,7 @@ fn processes_die() {
     moves(&lab, &client, "web1", at, "host killed");
     lab.boot(1);
     lab.nodes[1].start_failover();
-    lab.wait_in_sync();
+    lab.wait_ready();
     client.finish(&lab.nodes[0]);
 }
 
@@ -76,7 +76,7 @@ fn cables_are_pulled() {
     let gap = client.longest_gap(at).as_secs_f64();
     println!("measured: replication link cut: served on, longest pause {gap:.1} s");
     lab.network.plug(&first.host, Net::Replication);
-    lab.wait_in_sync();
+    lab.wait_ready();
 
     // The service network of the one that serves.
     let at = Instant::now();
@@ -84,7 +84,7 @@ fn cables_are_pulled() {
     moves(&lab, &client, "web2", at, "service network cut");
     is_clear(&lab, 0);
     lab.network.plug(&first.host, Net::Service);
-    lab.wait_in_sync();
+    lab.wait_ready();
 
     // Both: the witness lets the other one go on.
     let at = Instant::now();
@@ -96,7 +96,7 @@ fn cables_are_pulled() {
     for net in Net::BOTH {
         lab.network.plug(&second.host, net);
     }
-    lab.wait_in_sync();
+    lab.wait_ready();
     client.wait_for_rows(20, STEP);
     client.finish(first);
 }
@@ -108,9 +108,9 @@ fn a_paused_node_does_not_come_back_as_if_nothing_had_been() {
     lab.nodes[0].host.pause();
     moves(&lab, &client, "web2", at, "host paused");
     wait_until("ten seconds", STEP, || at.elapsed() >= Duration::from_secs(10));
-    lab.nodes[0].host.resume();
+    lab.resume(0);
     is_clear(&lab, 0);
-    lab.wait_in_sync();
+    lab.wait_ready();
     client.wait_for("web2", Instant::now(), STEP);
     client.finish(&lab.nodes[1]);
 }

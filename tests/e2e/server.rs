@@ -44,7 +44,8 @@ fn answer(stream: &TcpStream, rows: &Mutex<File>, name: &str) -> io::Result<()> 
         let reply = match line.trim().split_once(' ') {
             Some(("row", number)) => {
                 let mut rows = rows.lock().expect("nobody panics with it");
-                let written = writeln!(rows, "{number}").and_then(|()| rows.sync_data());
+                // Long enough that a full file system is noticed soon.
+                let written = writeln!(rows, "{number:<63}").and_then(|()| rows.sync_data());
                 match written {
                     Ok(()) => format!("ok {number} {name}\n"),
                     Err(error) => format!("error {error}\n"),

@@ -8,14 +8,35 @@ use super::server;
 /// Where the replicated file system is mounted.
 pub const DATA: &str = "/srv";
 
-/// Leaves the loop device's name in `$loop`, which frees itself with its last user; with it goes the
-/// FUSE mount, which is out of sight by then, and nbdfuse.
-const ATTACH: &str = "mkdir -p /run/attach
-(setsid nbdfuse /run/attach/r0 'nbd+unix:///r0?socket=/run/twinblk/r0.nbd' </dev/null >&2 &)
-for i in $(seq 200); do [ -e /run/attach/r0 ] && break; sleep 0.02; done
-loop=$(losetup --find --show /run/attach/r0) || exit 1
-";
-const LET_GO: &str = "losetup --detach $loop; umount --lazy /run/attach";
+/// `mount -t nbdfuse SOCKET POINT`: nbdfuse, a loop device on its file, ext4 on that. The loop device
+/// frees itself with its last user; with it goes the FUSE mount, which is out of sight by then, and
+/// with that nbdfuse, whose end the unmount waits for.
+pub const MOUNT_HELPERS: &str = r#"
+mkdir -p /run/sbin/upper /run/sbin/work
+mount -t overlay overlay -o lowerdir=/usr/sbin,upperdir=/run/sbin/upper,workdir=/run/sbin/work /usr/sbin
+cat >/usr/sbin/mount.nbdfuse <<'END'
+#!/bin/sh
+# SOCKET POINT [-o OPTIONS]
+device=$1 point=$2; shift 2
+options=; while getopts no:sfv flag; do [ $flag = o ] && options=$OPTARG; done
+folder=$(mktemp -d /run/nbdfuse.XXXXXX)
+setsid nbdfuse --pidfile /run/nbdfuse.pid $folder/r0 "nbd+unix:///r0?socket=$device"     </dev/null >>/run/nbdfuse.log 2>&1 &
+for i in $(seq 200); do [ -e $folder/r0 ] && break; sleep 0.02; done
+loop=$(losetup --find --show $folder/r0) || exit 32
+if [ -e /run/make-file-system ]; then mkfs.ext4 -q $loop; rm /run/make-file-system; fi
+mount -t ext4 -o "uhelper=nbdfuse${options:+,$options}" $loop $point
+code=$?
+losetup --detach $loop
+umount --lazy $folder
+exit $code
+END
+cat >/usr/sbin/umount.nbdfuse <<'END'
+#!/bin/sh
+umount --internal-only "$@" || exit
+for i in $(seq 200); do pidof nbdfuse >/dev/null || exit 0; sleep 0.01; done
+END
+chmod +x /usr/sbin/mount.nbdfuse /usr/sbin/umount.nbdfuse
+"#;
 
 /// To no accounts: the network of the lab is nobody else's.
 const MARIADB: &str = "mariadbd --no-defaults --user=root --datadir=/srv/mysql --skip-grant-tables \
@@ -52,18 +73,18 @@ impl Service {
         }
     }
 
-    /// What is replaced in the example's keepalived.conf: the mount, the start, the stop, the name
-    /// of the check.
+    /// What is replaced in the example's keepalived.conf: the mount, the start and the stop; and the
+    /// name of the check.
     pub fn lines(self) -> [&'static str; 4] {
         match self {
             Self::Nginx => [
-                "        mount /dev/drbd0 /srv/www ext4 noatime\n",
+                "mount /dev/drbd0 /srv/www ext4 noatime",
                 "systemctl start nginx",
                 "systemctl stop nginx",
                 "check_ng.sh",
             ],
             Self::MariaDb => [
-                "        mount /dev/drbd0 /var/lib/mysql ext4 noatime\n",
+                "mount /dev/drbd0 /var/lib/mysql ext4 noatime",
                 "systemctl start mariadb",
                 "systemctl stop mariadb",
                 "check_mysql.sh",
@@ -92,17 +113,15 @@ printf '%s\\n' 'create table lab.rows (n bigint primary key) engine=InnoDB;' |
         format!(
             "exec 2>>{folder}/service.log >&2
 set -ex
-{ATTACH}
-mkfs.ext4 -q $loop
-mount $loop {DATA}
-{LET_GO}
+touch /run/make-file-system
+mount -t nbdfuse /run/twinblk/r0.nbd {DATA}
 {fill}
 umount {DATA}",
             folder = folder.display()
         )
     }
 
-    /// Mounts, and starts what serves. It may be given twice.
+    /// What `systemctl start` would do.
     pub fn start_script(self, name: &str, folder: &Path) -> String {
         let program = std::env::current_exe().expect("this program");
         let (program, folder) = (program.display(), folder.display());
@@ -124,23 +143,19 @@ exit 1"
             "#!/bin/sh
 exec 2>>{folder}/service.log
 set -x
-if ! mountpoint -q {DATA}; then
-{ATTACH}mount -t ext4 -o noatime $loop {DATA} && mounted=yes
-{LET_GO}
-[ \"$mounted\" ] || exit 1
-fi
 {start}
 "
         )
     }
 
-    /// In order where that is possible; what does not end is ended.
+    /// What `systemctl stop` would do.
     pub fn stop_script(self, folder: &Path) -> String {
         let stop = match self {
             Self::Nginx => {
                 "[ -e /run/nginx.pid ] && kill -TERM $(cat /run/nginx.pid)
 [ -e /run/server.pid ] && kill -KILL $(cat /run/server.pid)
-rm -f /run/nginx.pid /run/server.pid"
+rm -f /run/nginx.pid /run/server.pid
+for i in $(seq 100); do pidof nginx >/dev/null || exit 0; sleep 0.02; done"
             }
             Self::MariaDb => {
                 "[ -e /run/mysqld/mysqld.pid ] && timeout 10 mysqladmin shutdown
@@ -152,15 +167,7 @@ rm -f /run/mysqld/mysqld.pid"
 exec 2>>{folder}/service.log
 set -x
 {stop}
-for i in $(seq 50); do
-    mountpoint -q {DATA} || break
-    umount {DATA} && break
-    [ $i -gt 10 ] && fuser --kill --mount {DATA}
-    sleep 0.05
-done
-! mountpoint -q {DATA} || umount --lazy {DATA}
-for i in $(seq 100); do pidof nbdfuse || exit 0; sleep 0.02; done
-exit 1
+exit 0
 ",
             folder = folder.display()
         )

@@ -12,6 +12,7 @@
 mod lab;
 mod node;
 mod others;
+mod reload;
 mod rows;
 mod strangers;
 mod watch;

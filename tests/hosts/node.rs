@@ -13,6 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::sync::mpsc::Sender;
+use tokio::sync::oneshot;
 use twinblk::election::InstanceSettings;
 use twinblk::election::packet::{Authentication, Version};
 use twinblk::election::settings::{TrackerSettings, VirtualAddress};
@@ -85,12 +87,22 @@ impl Wanted {
         )
     }
 
-    fn settings(line: &str) -> InstanceSettings {
+    /// Instances VI_1, VI_2, ... with ids from 51 on.
+    fn plan(lines: &str) -> Vec<Placement> {
+        let placement = |(place, line): (usize, &str)| {
+            let (name, id) = (format!("VI_{}", place + 1), 51 + place as u8);
+            let settings = Self::settings(&name, id, line);
+            Placement { interface: "eth0".to_owned(), settings, tracked_interfaces: Vec::new() }
+        };
+        lines.split(';').enumerate().map(placement).collect()
+    }
+
+    fn settings(name: &str, id: u8, line: &str) -> InstanceSettings {
         let words: Vec<&str> = line.split(' ').collect();
         let is = |at: usize| words[at] == "true";
         let addresses = words[7].split(',').map(|text| text.parse().expect("an address"));
         let addresses = addresses.map(VirtualAddress::host).collect();
-        let mut settings = InstanceSettings::new("VI_1", 51, addresses);
+        let mut settings = InstanceSettings::new(name, id, addresses);
         settings.version = if words[0] == "2" { Version::V2 } else { Version::V3 };
         settings.priority = words[1].parse().expect("a priority");
         settings.advert_interval_us = words[2].parse::<u64>().expect("milliseconds") * 1000;
@@ -207,6 +219,19 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// Its configuration is read again; only twinblk nodes are told another one.
+    pub fn reload(&mut self, wanted: &[Wanted]) {
+        match self.kind {
+            Kind::Twinblk => {
+                let lines: Vec<String> = wanted.iter().map(Wanted::to_line).collect();
+                let stdin = self.child.stdin.as_mut().expect("a twinblk node listens");
+                writeln!(stdin, "reload {}", lines.join(";")).expect("it lives");
+                self.wait_for_line("reloaded", END_LIMIT);
+            }
+            Kind::Keepalived => self.signal_first(Signal::HUP),
+        }
+    }
+
     /// Waits for what a twinblk node says of itself.
     pub fn wait_for_line(&self, wanted: &str, limit: Duration) {
         let lines = self.lines.as_ref().expect("a twinblk node");
@@ -293,24 +318,34 @@ fn guard_process() {
     }
 }
 
+fn reload(commands: &Sender<vrrp::Command>, lines: &str) {
+    let plan = Plan { instances: Wanted::plan(lines), groups: Vec::new(), guard: None };
+    let (answer, answered) = oneshot::channel();
+    let _ = commands.blocking_send(vrrp::Command::Reload { plan, answer });
+    if let Ok(difference) = answered.blocking_recv() {
+        println!("reloaded {:?}", difference.expect("a right plan"));
+    }
+}
+
 /// Not a test: the node that [`Node::start`] runs in a namespace. Ends with its standard input.
 #[test]
 fn node_process() {
     let Ok(line) = std::env::var(SETTINGS) else { return };
-    let settings = Wanted::settings(&line);
-    let placement =
-        Placement { interface: "eth0".to_owned(), settings, tracked_interfaces: Vec::new() };
     let guard = GuardProgram {
         program: std::env::current_exe().expect("this program"),
         arguments: ["--exact", "node::guard_process", "--nocapture"].map(OsString::from).into(),
         environment: vec![(GUARD.into(), "1".into())],
     };
-    let plan = Plan { instances: vec![placement], groups: Vec::new(), guard: Some(guard) };
+    let plan = Plan { instances: Wanted::plan(&line), groups: Vec::new(), guard: Some(guard) };
     let handle = vrrp::spawn(plan).expect("a thread");
     let commands = handle.commands.clone();
     thread::spawn(move || {
         let words = std::io::stdin().lines().map_while(Result::ok);
         for word in words {
+            if let Some(lines) = word.strip_prefix("reload ") {
+                reload(&commands, lines);
+                continue;
+            }
             let good = word == "good";
             let command = vrrp::Command::Tracker { instance: 0, tracker: 0, good };
             let _ = commands.blocking_send(command);

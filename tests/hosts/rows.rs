@@ -31,9 +31,13 @@ struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     fn start(&self, host: Host) -> Node<'a> {
-        let (kind, priority) = if host == Host::A { (self.a, 100) } else { (self.b, 90) };
+        let kind = if host == Host::A { self.a } else { self.b };
+        Node::start(self.lab, host, kind, &Self::wanted(host))
+    }
+
+    fn wanted(host: Host) -> Wanted {
         let tracker = host == Host::A;
-        Node::start(self.lab, host, kind, &Wanted { tracker, ..Wanted::new(priority) })
+        Wanted { tracker, ..Wanted::new(if tracker { 100 } else { 90 }) }
     }
 
     /// B takes over from an A that fell silent.
@@ -82,7 +86,7 @@ fn rows(a: Kind, b: Kind) {
 
     // 2: A comes and preempts; five announcements at once, five after 5 s.
     let event = Instant::now();
-    let node_a = stage.start(Host::A);
+    let mut node_a = stage.start(Host::A);
     let first = stage.a_returns("2 start", event);
     assert!(first.at - event + EARLY >= DOWN_100, "2: it listened first");
     assert_eq!(fields(&first), "V2 51 100 1000000 172.16.22.219 with password");
@@ -94,6 +98,19 @@ fn rows(a: Kind, b: Kind) {
         watch.count(from, to, is_announcement)
     });
     assert_eq!(bursts, [5, 0, 5], "2: announcements");
+
+    // 16: A reads the same configuration again, and nobody notices.
+    let event = Instant::now();
+    node_a.reload(&[Stage::wanted(Host::A)]);
+    let until = event + Duration::from_millis(4200);
+    wait_until("four intervals", STEP, || Instant::now() > until);
+    let adverts = watch.count(event, until, |sight| is_advert(sight, Host::A));
+    // keepalived says one more at once.
+    let most = if a == Kind::Twinblk { 5 } else { 6 };
+    assert!((4..=most).contains(&adverts), "16: {adverts} adverts in 4.2 s");
+    assert_eq!(watch.count(event, until, is_announcement), 0, "16: announcements");
+    assert_eq!(watch.count(event, until, |sight| is_advert(sight, Host::B)), 0, "16: B is quiet");
+    stage.holder_is(Host::A);
 
     // 3: A stops.
     let event = node_a.stop();

@@ -225,6 +225,31 @@ fn a_replaced_primary_that_wakes_answers_nothing() {
     assert_eq!(pair.differing_blocks(), 0);
 }
 
+/// And when it is demoted it copies what it missed: it has answered nothing, so nothing is split.
+#[test]
+fn a_replaced_primary_that_is_demoted_follows() {
+    let (pair, _witness, _folder) = witnessed();
+    let mut ledger = Ledger::default();
+    write_some(&pair.alice, &mut ledger);
+    let client = pair.alice.nbd();
+    let alice = Pid::from_raw(pair.alice.process_id() as i32).expect("a process");
+    kill_process(alice, Signal::STOP).expect("paused");
+    is_alone(&pair.bob);
+    pair.bob.succeed(&["primary", RESOURCE]);
+    write_some(&pair.bob, &mut ledger);
+    let answer = write_beside(client);
+    kill_process(alice, Signal::CONT).expect("awake");
+    pair.alice.wait("the freeze", |status| status.suspended_fencing);
+    // They meet while both are Primary: neither gives up for good.
+    pair.alice.wait("a conflict", |status| status.reason.contains("one of them frozen"));
+    pair.alice.succeed(&["secondary", "--force", RESOURCE]);
+    assert!(answer.recv_timeout(LIMIT).expect("an end").is_err(), "nothing is acknowledged");
+    pair.wait_in_sync();
+    ledger.check(&mut pair.bob.nbd()).expect("everything answered is there");
+    pair.bob.wait_without_clients();
+    assert_eq!(pair.differing_blocks(), 0);
+}
+
 #[test]
 fn favour_primary_goes_on_as_primary_and_waits_as_secondary() {
     let mut pair = Pair::in_sync(options("favour-primary"));

@@ -1,408 +1,332 @@
-//! `vrrp_instance`, `vrrp_sync_group` and `drbd_resource`.
+//! `vrrp_instance`.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 
+use super::super::diagnostics::Diagnostic;
 use super::super::tree::{Statement, Word};
-use super::global::announcement;
+use super::addresses;
+use super::builder::Builder;
+use super::global::{announcement, put, set};
 use super::model::{
-    Address, Announcements, DataMount, DataService, InitialState, Instance, LimitedCommand, Notify,
-    SyncGroup, Trackers,
+    Announcements, InitialState, Instance, Notify, Password, Trackers, UnicastPeer,
 };
-use super::reader::Reader;
-use super::trackers::{name, notify, track};
-use super::words::{AUTHENTICATION, DATA, GROUP, INSTANCE};
+use super::service::drbd_resource;
+use super::trackers::track;
+use super::words::Block;
 
 const SECOND_US: u64 = 1_000_000;
-/// keepalived's limit of `auth_pass`.
+const SHORTEST_ADVERT_US: u64 = 10_000;
+const LONGEST_ADVERT_US: u64 = 255 * SECOND_US;
+const LONGEST_PREEMPT_DELAY_US: u64 = 1000 * SECOND_US;
+/// The kernel's names of interfaces, without the zero at their end.
+const INTERFACE_CHARS_MAX: usize = 15;
+const PEERS_MAX: usize = 255;
+/// Of the first bytes of a password, only these are sent.
 const PASSWORD_BYTES: usize = 8;
-/// As the kernel counts scopes of addresses.
-const SCOPES: [(&str, u8); 5] =
-    [("global", 0), ("universe", 0), ("site", 200), ("link", 253), ("host", 254)];
 
-pub fn group(reader: &mut Reader, statement: &Statement) -> Option<SyncGroup> {
-    let mut group = SyncGroup {
-        name: name(reader, statement)?,
-        span: statement.span,
-        members: Vec::new(),
-        trackers: Trackers::default(),
-        notify: Notify::default(),
-        tracking_weight: false,
-    };
-    let body = reader.body(statement);
-    reader.block("vrrp_sync_group", GROUP, body, |reader, statement| match statement.keyword() {
-        "group" => {
-            for line in reader.body(statement) {
-                let members = line.words.iter().map(|word| (word.text.clone(), word.span));
-                group.members.extend(members);
-            }
-        }
-        "sync_group_tracking_weight" | "global_tracking" => {
-            group.tracking_weight = reader.flag(statement);
-        }
-        _ => {
-            let known = track(reader, statement, &mut group.trackers)
-                || notify(reader, statement, &mut group.notify);
-            debug_assert!(known, "compared with the table by a test");
-        }
-    });
-    if group.members.is_empty() {
-        let message = format!("vrrp_sync_group {} has no members", group.name);
-        reader.warn(statement.span, message, "add: group { INSTANCE ... }");
-    }
-    Some(group)
-}
-
-/// What has no default.
-#[derive(Default)]
-struct Needed {
-    interface: Option<Word>,
-    virtual_router_id: Option<u8>,
-    nopreempt: Option<super::super::source::Span>,
-    is_master: bool,
-}
-
-pub fn instance(reader: &mut Reader, statement: &Statement) -> Option<Instance> {
-    let mut needed = Needed::default();
-    let mut instance = Instance {
-        name: name(reader, statement)?,
-        span: statement.span,
-        state: InitialState::Backup,
+pub fn vrrp_instance(b: &mut Builder, statement: &Statement, instances: &mut Vec<Instance>) {
+    let known = instances.iter().map(|instance| (instance.name.as_str(), instance.span));
+    let Some(name) = b.name(statement, known) else { return };
+    let span = statement.words[1].span;
+    let mut draft = Draft::new(Instance {
+        name,
+        span,
+        initial_state: InitialState::Backup,
         interface: String::new(),
-        interface_span: statement.span,
         virtual_router_id: 0,
         priority: 100,
         advert_interval_us: SECOND_US,
+        version: None,
         preempt: true,
         preempt_delay_us: 0,
-        version: None,
         password: None,
         addresses: Vec::new(),
         addresses_excluded: Vec::new(),
         source: None,
-        multicast: None,
+        multicast_group: None,
         unicast_peers: Vec::new(),
-        check_unicast_source: None,
-        accept: true,
-        checksum_as_v2: false,
-        down_timer_adverts: 3,
-        lower_priority_no_advert: None,
-        higher_priority_send_advert: None,
+        check_unicast_source: false,
         announcements: Announcements::default(),
-        track_primary: true,
+        down_timer_adverts: None,
+        lower_prio_no_advert: None,
+        higher_prio_send_advert: None,
+        accept: true,
+        v3_checksum_as_v2: false,
         trackers: Trackers::default(),
         notify: Notify::default(),
-        data: None,
-    };
-    let body = reader.body(statement);
-    reader.block("vrrp_instance", INSTANCE, body, |reader, statement| {
-        one(reader, statement, &mut instance, &mut needed);
+        drbd_resource: None,
     });
-    finish(reader, statement, instance, needed)
+    if statement.body.is_none() {
+        b.body(statement);
+        return;
+    }
+    let body = b.body(statement);
+    b.each(Block::Instance, body, |b, statement| draft.word(b, statement));
+    draft.finish(b);
+    instances.push(draft.instance);
 }
 
-fn one(reader: &mut Reader, statement: &Statement, instance: &mut Instance, needed: &mut Needed) {
-    let keyword = statement.keyword();
-    match keyword {
-        "state" => {
-            if let Some(word) = reader.word(statement) {
-                match word.text.as_str() {
-                    "MASTER" => needed.is_master = true,
-                    "BACKUP" => needed.is_master = false,
-                    other => {
-                        let message = format!("state '{other}': MASTER or BACKUP; taken as BACKUP");
-                        reader.warn(word.span, message, "");
-                    }
-                }
-            }
-        }
-        "interface" => needed.interface = reader.word(statement).cloned(),
-        "virtual_router_id" => needed.virtual_router_id = reader.number(statement, 1..=255),
-        "priority" => instance.priority = reader.number(statement, 1..=255).unwrap_or(100),
-        "advert_int" => {
-            instance.advert_interval_us = reader.seconds(statement).unwrap_or(SECOND_US)
-        }
-        "nopreempt" => {
-            if reader.flag(statement) {
-                needed.nopreempt = Some(statement.keyword_span());
-            }
-        }
-        "preempt" => instance.preempt = reader.flag(statement),
-        "preempt_delay" => instance.preempt_delay_us = reader.seconds(statement).unwrap_or(0),
-        "authentication" => instance.password = authentication(reader, statement),
-        "virtual_ipaddress" => {
-            let lines = reader.body(statement).iter();
-            instance.addresses.extend(lines.filter_map(|line| address(reader, line)));
-        }
-        "virtual_ipaddress_excluded" => {
-            let lines = reader.body(statement).iter();
-            instance.addresses_excluded.extend(lines.filter_map(|line| address(reader, line)));
-        }
-        "dont_track_primary" => instance.track_primary = !reader.flag(statement),
-        "mcast_src_ip" | "unicast_src_ip" => {
-            instance.source = reader.word(statement).and_then(|word| reader.address(word));
-        }
-        "mcast_dst_ip" => {
-            instance.multicast = reader.word(statement).and_then(|word| reader.address(word));
-        }
-        "unicast_peer" => {
-            for line in reader.body(statement) {
-                instance.unicast_peers.extend(reader.address(&line.words[0]));
-            }
-        }
-        "version" => instance.version = reader.number(statement, 2..=3),
-        "accept" => instance.accept = reader.flag(statement),
-        "down_timer_adverts" => {
-            instance.down_timer_adverts = reader.number(statement, 1..=100).unwrap_or(3);
-        }
-        "lower_prio_no_advert" => {
-            instance.lower_priority_no_advert = Some(reader.flag(statement));
-        }
-        "higher_prio_send_advert" => {
-            instance.higher_priority_send_advert = Some(reader.flag(statement));
-        }
-        "check_unicast_src" => instance.check_unicast_source = Some(reader.flag(statement)),
-        "v3_checksum_as_v2" => instance.checksum_as_v2 = reader.flag(statement),
-        "v3_checksum_type" => {
-            let word = reader.text(statement);
-            instance.checksum_as_v2 = word.is_some_and(|word| word == "rfc9568");
-        }
-        "drbd_resource" => data(reader, statement, instance),
-        _ if track(reader, statement, &mut instance.trackers) => {}
-        _ if notify(reader, statement, &mut instance.notify) => {}
-        _ => announcement(reader, statement, keyword, &mut instance.announcements),
-    }
+struct Draft {
+    instance: Instance,
+    preempt: Option<Word>,
+    preempt_delay: Option<Word>,
+    /// Given, rightly or not: otherwise its absence is worth a message.
+    has_router_id: bool,
+    has_interface: bool,
+    /// With `auth_type PASS`; said apart from the password.
+    wants_password: Option<Word>,
 }
 
-/// What would make it another node than the author meant does not load.
-fn finish(
-    reader: &mut Reader,
-    statement: &Statement,
-    mut instance: Instance,
-    needed: Needed,
-) -> Option<Instance> {
-    let name = instance.name.clone();
-    match needed.interface {
-        Some(word) => (instance.interface, instance.interface_span) = (word.text, word.span),
-        None => {
-            let message = format!("vrrp_instance {name} has no interface");
-            reader.error(statement.span, message, "add: interface NAME");
-            return None;
+impl Draft {
+    fn new(instance: Instance) -> Self {
+        Self {
+            instance,
+            preempt: None,
+            preempt_delay: None,
+            has_router_id: false,
+            has_interface: false,
+            wants_password: None,
         }
     }
-    let Some(number) = needed.virtual_router_id else {
-        let message = format!("vrrp_instance {name} has no virtual_router_id");
-        reader.error(
-            statement.span,
-            message,
-            "add: virtual_router_id NUMBER, the same on both nodes",
-        );
-        return None;
-    };
-    instance.virtual_router_id = number;
-    if instance.addresses.is_empty() {
-        let message = format!("vrrp_instance {name} has no virtual address");
-        reader.error(statement.span, message, "add: virtual_ipaddress { ADDRESS }");
-        return None;
-    }
-    if needed.is_master {
-        instance.state = InitialState::Master;
-    }
-    if let Some(span) = needed.nopreempt {
-        instance.preempt = false;
-        if needed.is_master {
-            reader.warn(
-                span,
-                format!("vrrp_instance {name}: nopreempt does not go with state MASTER"),
-                "it starts as BACKUP: write state BACKUP on both nodes, and leave the choice to the priority",
-            );
-            instance.state = InitialState::Backup;
-        }
-    }
-    let is_v6 = instance.addresses[0].address.is_ipv6();
-    if instance.password.is_some() && (is_v6 || instance.version == Some(3)) {
-        let message = format!("vrrp_instance {name}: VRRP version 3 has no passwords: not sent");
-        reader.warn(statement.span, message, "remove the authentication block");
-        instance.password = None;
-    }
-    Some(instance)
-}
 
-fn authentication(reader: &mut Reader, statement: &Statement) -> Option<String> {
-    let mut kind = None;
-    let mut password = None;
-    let body = reader.body(statement);
-    reader.block("authentication", AUTHENTICATION, body, |reader, statement| {
+    fn word(&mut self, b: &mut Builder, statement: &Statement) {
+        let instance = &mut self.instance;
         match statement.keyword() {
-            "auth_type" => kind = reader.word(statement).cloned(),
-            _ => password = reader.word(statement).cloned(),
-        }
-    });
-    let kind = kind?;
-    match kind.text.as_str() {
-        "PASS" => {}
-        "AH" => {
-            let help = "use PASS, or a network that needs none";
-            reader.error(kind.span, "auth_type AH: IPsec is not provided", help);
-            return None;
-        }
-        other => {
-            let message = format!("auth_type '{other}': PASS");
-            reader.error(kind.span, message, "");
-            return None;
-        }
-    }
-    let Some(password) = password else {
-        reader.error(kind.span, "auth_type without auth_pass", "add: auth_pass PASSWORD");
-        return None;
-    };
-    if password.text.len() > PASSWORD_BYTES {
-        let message = format!("Truncating auth_pass to {PASSWORD_BYTES} characters");
-        reader.warn(password.span, message, "the rest is not sent, and not compared");
-    }
-    Some(password.text)
-}
-
-/// `ADDRESS[/LENGTH] [brd A] [dev IF] [scope S] [label L] ...`
-fn address(reader: &mut Reader, line: &Statement) -> Option<Address> {
-    let first = &line.words[0];
-    let (text, length) = match first.text.split_once('/') {
-        Some((text, length)) => (text, Some(length)),
-        None => (first.text.as_str(), None),
-    };
-    let Ok(ip) = text.parse::<IpAddr>() else {
-        reader.error(first.span, format!("'{}' is no IP address", first.text), "");
-        return None;
-    };
-    let longest = if ip.is_ipv4() { 32 } else { 128 };
-    let prefix_length = match length.map(|length| length.parse::<u8>()) {
-        None => longest,
-        Some(Ok(length)) if length <= longest => length,
-        Some(_) => {
-            let message = format!("'{}': the prefix length goes to {longest}", first.text);
-            reader.error(first.span, message, "");
-            return None;
-        }
-    };
-    let mut address = Address {
-        span: first.span,
-        address: ip,
-        prefix_length,
-        interface: None,
-        broadcast: None,
-        label: None,
-        scope: 0,
-    };
-    let mut rest = line.arguments().iter();
-    while let Some(word) = rest.next() {
-        match word.text.as_str() {
-            "dev" => address.interface = rest.next().map(|word| word.text.clone()),
-            "label" => address.label = rest.next().map(|word| word.text.clone()),
-            "brd" | "broadcast" => {
-                let next = rest.next();
-                // `brd +`: all ones in the host part.
-                let all_ones = next.is_some_and(|word| word.text == "+" || word.text == "-");
-                address.broadcast = match (ip, next) {
-                    (IpAddr::V4(v4), Some(_)) if all_ones => {
-                        let host = u32::MAX.checked_shr(u32::from(prefix_length)).unwrap_or(0);
-                        Some((v4.to_bits() | host).into())
-                    }
-                    (_, Some(word)) => match reader.address(word) {
-                        Some(IpAddr::V4(v4)) => Some(v4),
-                        _ => None,
-                    },
-                    (_, None) => None,
-                };
+            "state" => {
+                let words = [("MASTER", InitialState::Master), ("BACKUP", InitialState::Backup)];
+                put(&mut instance.initial_state, b.choice(statement, &words));
             }
-            "scope" => {
-                if let Some(word) = rest.next() {
-                    let known = SCOPES.iter().find(|(name, _)| *name == word.text);
-                    let number =
-                        known.map(|(_, number)| *number).or_else(|| word.text.parse().ok());
-                    match number {
-                        Some(number) => address.scope = number,
-                        None => reader.error(word.span, format!("scope '{}'", word.text), ""),
+            "interface" => {
+                self.has_interface = true;
+                put(&mut instance.interface, interface(b, statement));
+            }
+            "virtual_router_id" => {
+                self.has_router_id = true;
+                put(&mut instance.virtual_router_id, b.number(statement, 1, 255));
+            }
+            "priority" => put(&mut instance.priority, b.number(statement, 1, 255)),
+            "advert_int" => {
+                let us = b.seconds(statement, SHORTEST_ADVERT_US, LONGEST_ADVERT_US);
+                put(&mut instance.advert_interval_us, us);
+            }
+            "version" => set(&mut instance.version, b.number(statement, 2, 3)),
+            "preempt" => instance.preempt = true,
+            "nopreempt" => {
+                b.no_more_words(statement, 1);
+                instance.preempt = false;
+                self.preempt = Some(statement.words[0].clone());
+            }
+            "preempt_delay" => {
+                let us = b.seconds(statement, 0, LONGEST_PREEMPT_DELAY_US);
+                put(&mut instance.preempt_delay_us, us);
+                self.preempt_delay = Some(statement.words[0].clone());
+            }
+            "authentication" => self.authentication(b, statement),
+            "virtual_ipaddress" => {
+                addresses::lines(b, statement, &mut instance.addresses);
+            }
+            "virtual_ipaddress_excluded" => {
+                addresses::lines(b, statement, &mut instance.addresses_excluded);
+            }
+            "mcast_src_ip" | "unicast_src_ip" => {
+                set(&mut instance.source, b.address(statement));
+            }
+            "mcast_dst_ip" => multicast_group(b, statement, &mut instance.multicast_group),
+            "unicast_peer" => unicast_peers(b, statement, instance),
+            "check_unicast_src" => instance.check_unicast_source = true,
+            "down_timer_adverts" => {
+                set(&mut instance.down_timer_adverts, b.number(statement, 1, 100));
+            }
+            "lower_prio_no_advert" => set(&mut instance.lower_prio_no_advert, b.flag(statement)),
+            "higher_prio_send_advert" => {
+                set(&mut instance.higher_prio_send_advert, b.flag(statement));
+            }
+            "accept" => instance.accept = true,
+            "v3_checksum_as_v2" => put(&mut instance.v3_checksum_as_v2, b.flag(statement)),
+            "drbd_resource" => drbd_resource(b, statement, &mut instance.drbd_resource),
+            other if other.starts_with("garp_") => {
+                announcement(b, statement, other, &mut instance.announcements);
+            }
+            other if other.starts_with("track_") => track(b, statement, &mut instance.trackers),
+            _ => notify(b, statement, &mut instance.notify),
+        }
+    }
+
+    fn authentication(&mut self, b: &mut Builder, statement: &Statement) {
+        let body = b.body(statement);
+        let mut has_type = false;
+        b.each(Block::Authentication, body, |b, statement| match statement.keyword() {
+            "auth_type" => {
+                has_type = true;
+                let Some(word) = b.argument(statement, "PASS") else { return };
+                match word.text.as_str() {
+                    "PASS" => self.wants_password = Some(word.clone()),
+                    "AH" => {
+                        let label = "auth_type AH is not provided: its peers would hear nothing";
+                        b.error(word.span, "adverts cannot be signed with AH", label);
+                    }
+                    other => {
+                        let message = format!("'{other}' is not a value of 'auth_type'");
+                        b.error(word.span, message, "expected PASS");
                     }
                 }
             }
-            // With one argument; nothing that an address needs.
-            "preferred_lft" | "peer" | "proto" | "use_vmac" => {
-                let message = format!("'{}' of an address has no effect", word.text);
-                reader.warn(word.span, message, "");
-                rest.next();
+            "auth_pass" => {
+                let Some(word) = b.argument(statement, "a password") else { return };
+                let (text, span) = (word.text.clone(), word.span);
+                if text.len() > PASSWORD_BYTES {
+                    let message = format!("Truncating auth_pass to {PASSWORD_BYTES} characters");
+                    b.warning(span, message, "the rest is never sent");
+                }
+                self.instance.password = Some(Password { text, span });
             }
-            "no_track" | "track_group" | "home" | "-nodad" | "mngtmpaddr" | "noprefixroute"
-            | "autojoin" => {}
-            other => {
-                let message = format!("unknown word '{other}' behind an address: ignored");
-                reader.warn(word.span, message, "");
+            other => debug_assert!(false, "no meaning for {other}"),
+        });
+        if self.instance.password.is_some() && !has_type {
+            let message = "auth_pass without auth_type: taken as PASS";
+            b.warning(statement.keyword_span(), message, "here");
+        }
+    }
+
+    /// What one word makes of another.
+    fn finish(&mut self, b: &mut Builder) {
+        let instance = &mut self.instance;
+        let span = instance.span;
+        let name = instance.name.clone();
+        if !self.has_router_id {
+            let message = format!("vrrp_instance '{name}' has no virtual_router_id");
+            b.error(span, message, "expected virtual_router_id, 1 to 255");
+        }
+        if !self.has_interface {
+            let message = format!("vrrp_instance '{name}' has no interface");
+            b.error(span, message, "expected interface NAME");
+        }
+        if instance.addresses.is_empty() {
+            let message = format!("vrrp_instance '{name}' has no virtual_ipaddress");
+            b.error(span, message, "expected an address at least");
+        }
+        if let Some(word) = &self.wants_password
+            && instance.password.is_none()
+        {
+            b.error(word.span, "auth_type PASS without auth_pass", "expected a password");
+        }
+        let is_owner = instance.priority == 255;
+        if instance.initial_state == InitialState::Master && !is_owner {
+            if let Some(word) = &self.preempt {
+                let message = "nopreempt has no effect with state MASTER";
+                let help = "write state BACKUP on both nodes; the priority decides who begins";
+                b.report(
+                    Diagnostic::warning(word.span, message)
+                        .label("taken as state BACKUP")
+                        .help(help),
+                );
+                instance.initial_state = InitialState::Backup;
+            } else if let Some(word) = self.preempt_delay.as_ref()
+                && instance.preempt_delay_us > 0
+            {
+                let message = "preempt_delay has no effect with state MASTER";
+                let help = "write state BACKUP on both nodes; the priority decides who begins";
+                b.report(Diagnostic::warning(word.span, message).label("ignored").help(help));
+                instance.preempt_delay_us = 0;
+            }
+        }
+        if is_owner && let Some(word) = &self.preempt {
+            let message = "nopreempt has no effect with priority 255";
+            b.warning(word.span, message, "ignored: the owner of an address always serves it");
+            instance.preempt = true;
+        }
+        // They are compared and sent in one packet, which has one family.
+        let is_v6 = instance.addresses.first().is_some_and(|first| first.address.is_ipv6());
+        for address in &instance.addresses {
+            if address.address.is_ipv6() != is_v6 {
+                let message = format!("{} is of another family than the first", address.address);
+                let label = "expected in virtual_ipaddress_excluded";
+                b.error(address.span, message, label);
             }
         }
     }
-    Some(address)
 }
 
-fn data(reader: &mut Reader, statement: &Statement, instance: &mut Instance) {
-    let Some(resource) = reader.text(statement) else { return };
-    if let Some(other) = &instance.data {
-        let message = format!("a second drbd_resource ({} is the first)", other.resource);
-        let help = "one instance moves one resource: put a second instance into the sync group";
-        return reader.error(statement.span, message, help);
+/// A name that the kernel would not take can only be a mistake.
+pub fn interface(b: &mut Builder, statement: &Statement) -> Option<String> {
+    let word = b.argument(statement, "the name of an interface")?;
+    interface_name(b, word)
+}
+
+pub fn interface_name(b: &mut Builder, word: &Word) -> Option<String> {
+    let fits = |character: char| character.is_ascii_graphic() && !"/:\"'".contains(character);
+    let is_name = !word.text.is_empty()
+        && word.text.len() <= INTERFACE_CHARS_MAX
+        && !matches!(word.text.as_str(), "." | "..")
+        && word.text.chars().all(fits);
+    if !is_name {
+        let message = format!("'{}' cannot be the name of an interface", word.text);
+        b.error(word.span, message, format!("expected 1 to {INTERFACE_CHARS_MAX} characters"));
     }
-    let mut service = DataService {
-        resource,
-        span: statement.span,
-        mounts: Vec::new(),
-        starts: Vec::new(),
-        stops: Vec::new(),
-        attach: false,
-    };
-    let body = statement.body.as_deref().unwrap_or_default();
-    reader.block("drbd_resource", DATA, body, |reader, statement| match statement.keyword() {
-        "mount" => service.mounts.extend(mount(reader, statement)),
-        "start" => service.starts.extend(limited(reader, statement)),
-        "stop" => service.stops.extend(limited(reader, statement)),
-        _ => service.attach = reader.flag(statement),
-    });
-    instance.data = Some(service);
+    is_name.then(|| word.text.clone())
 }
 
-/// `mount DEVICE DIRECTORY [TYPE [OPTIONS]]`
-fn mount(reader: &mut Reader, statement: &Statement) -> Option<DataMount> {
-    let [device, directory, rest @ ..] = statement.arguments() else {
-        let help = "mount /dev/drbd0 /var/lib/mysql ext4 noatime";
-        let message = "'mount' takes a device and a directory, then perhaps a type and options";
-        reader.error(statement.keyword_span(), message, help);
-        return None;
-    };
-    for path in [device, directory] {
-        if !path.text.starts_with('/') {
-            reader.error(path.span, format!("'{}' is no absolute path", path.text), "");
-        }
+fn multicast_group(b: &mut Builder, statement: &Statement, group: &mut Option<IpAddr>) {
+    let Some(address) = b.address::<IpAddr>(statement) else { return };
+    if address.is_multicast() {
+        *group = Some(address);
+    } else {
+        let message = format!("{address} is no multicast address");
+        b.error(statement.words[1].span, message, "expected 224.0.0.0/4 or ff02::/16");
     }
-    let options = rest.iter().skip(1).flat_map(|word| word.text.split(','));
-    Some(DataMount {
-        device: PathBuf::from(&device.text),
-        directory: PathBuf::from(&directory.text),
-        file_system: rest.first().map(|word| word.text.clone()),
-        options: options.filter(|option| !option.is_empty()).map(str::to_owned).collect(),
-    })
 }
 
-/// `start "COMMAND" [timeout SECONDS]`
-fn limited(reader: &mut Reader, statement: &Statement) -> Option<LimitedCommand> {
-    match statement.arguments() {
-        [command @ .., keyword, limit] if keyword.text == "timeout" && !command.is_empty() => {
-            let words: Vec<&str> = command.iter().map(|word| &*word.text).collect();
-            let limit_us = reader.seconds_in("timeout", limit);
-            if limit_us == Some(0) {
-                reader.error(limit.span, "timeout 0: nothing could be done in that time", "");
+/// `ADDRESS [min_ttl N] [max_ttl N]`
+fn unicast_peers(b: &mut Builder, statement: &Statement, instance: &mut Instance) {
+    b.no_more_words(statement, 1);
+    for line in b.lines(statement) {
+        let Some(address) = b.address_of(&line.words[0]) else { continue };
+        let mut peer = UnicastPeer { address, min_ttl: None, max_ttl: None };
+        let mut words = line.arguments().iter();
+        while let Some(word) = words.next() {
+            let ttl = match word.text.as_str() {
+                "min_ttl" => &mut peer.min_ttl,
+                "max_ttl" => &mut peer.max_ttl,
+                other => {
+                    let message = format!("'{other}' behind a peer");
+                    b.error(word.span, message, "expected min_ttl, max_ttl or a line of its own");
+                    break;
+                }
+            };
+            match words.next() {
+                Some(number) => *ttl = b.number_of(&word.text, number, 0, 255),
+                None => b.error(word.span, format!("'{}' needs a value", word.text), "0 to 255"),
             }
-            Some(LimitedCommand { command: words.join(" "), limit_us })
         }
-        _ => {
-            let command = reader.command(statement)?;
-            Some(LimitedCommand { command, limit_us: None })
+        if peer.min_ttl.is_some() || peer.max_ttl.is_some() {
+            // As in keepalived: who looks at the way, looks at the sender.
+            instance.check_unicast_source = true;
+            let message =
+                "min_ttl and max_ttl are not provided: the sender is checked, not the way";
+            b.warning(line.span, message, "without effect");
         }
+        if instance.unicast_peers.len() == PEERS_MAX {
+            let message = format!("more than {PEERS_MAX} peers");
+            return b.error(line.span, message, "this one is left out");
+        }
+        instance.unicast_peers.push(peer);
+    }
+}
+
+/// Of an instance or a group.
+pub fn notify(b: &mut Builder, statement: &Statement, notify: &mut Notify) {
+    match statement.keyword() {
+        "notify_master" => set(&mut notify.master, b.notify_command(statement)),
+        "notify_backup" => set(&mut notify.backup, b.notify_command(statement)),
+        "notify_fault" => set(&mut notify.fault, b.notify_command(statement)),
+        "notify_stop" => set(&mut notify.stop, b.notify_command(statement)),
+        "notify_deleted" => set(&mut notify.deleted, b.notify_command(statement)),
+        "notify_master_rx_lower_pri" => {
+            set(&mut notify.master_rx_lower_pri, b.notify_command(statement));
+        }
+        "notify" => set(&mut notify.any, b.notify_command(statement)),
+        "notify_priority_changes" => set(&mut notify.priority_changes, b.flag(statement)),
+        "smtp_alert" => set(&mut notify.smtp_alert, b.flag(statement)),
+        other => debug_assert!(false, "no meaning for {other}"),
     }
 }

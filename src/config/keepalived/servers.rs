@@ -1,272 +1,175 @@
-//! `virtual_server` and `real_server`: health checks with programs that are told. Nothing is
-//! forwarded.
+//! `virtual_server` and `real_server`: here, sets of checks with somebody to be told (vrrp.md 2.5).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
+use super::super::diagnostics::Diagnostic;
+use super::super::source::Span;
 use super::super::tree::{Statement, Word};
-use super::model::{Check, CheckKind, RealServer, Url, User, VirtualServer};
-use super::reader::Reader;
-use super::words::{CHECK, REAL_SERVER, SERVER, URL};
+use super::builder::Builder;
+use super::checks::{Check as DraftCheck, Times};
+use super::global::{put, set};
+use super::model::{Protocol, RealServer, ServerTarget, VirtualServer};
+use super::words::Block;
 
-const SECOND_US: u64 = 1_000_000;
-const DELAY_LOOP_US: u64 = 60 * SECOND_US;
-const CONNECT_TIMEOUT_US: u64 = 5 * SECOND_US;
-/// keepalived's defaults by kind of check.
-const RETRY: u32 = 1;
-const HTTP_RETRY: u32 = 3;
-const HTTP_RETRY_DELAY_US: u64 = 3 * SECOND_US;
+const SERVERS_MAX: usize = 4096;
+const REAL_SERVERS_MAX: usize = 1024;
+const CHECKS_MAX: usize = 64;
+const WEIGHT_MAX: i64 = 65_535;
 
-/// What a check takes from the blocks around it.
-#[derive(Clone, Copy, Default)]
-struct Defaults {
-    retry: Option<u32>,
-    delay_before_retry_us: Option<u64>,
-    connect_timeout_us: Option<u64>,
-    warmup_us: Option<u64>,
-    delay_loop_us: Option<u64>,
-}
-
-impl Defaults {
-    /// Whether the keyword was one of these.
-    fn take(&mut self, reader: &mut Reader, statement: &Statement) -> bool {
-        match statement.keyword() {
-            "retry" | "nb_get_retry" => self.retry = reader.number(statement, 0..=u32::MAX),
-            "delay_before_retry" => self.delay_before_retry_us = reader.seconds(statement),
-            "connect_timeout" => self.connect_timeout_us = reader.seconds(statement),
-            "warmup" => self.warmup_us = reader.seconds(statement),
-            "delay_loop" => self.delay_loop_us = reader.seconds(statement),
-            _ => return false,
-        }
-        true
-    }
-}
-
-pub fn server(reader: &mut Reader, statement: &Statement) -> Option<VirtualServer> {
-    let words: Vec<&str> = statement.arguments().iter().map(|word| &*word.text).collect();
-    if words.is_empty() {
-        let help = "virtual_server ADDRESS PORT { ... }";
-        reader.error(statement.keyword_span(), "'virtual_server' of what?", help);
-        return None;
+pub fn virtual_server(b: &mut Builder, statement: &Statement, servers: &mut Vec<VirtualServer>) {
+    let span = statement.span;
+    let Some(target) = target(b, statement) else { return };
+    if servers.len() == SERVERS_MAX {
+        let message = format!("more than {SERVERS_MAX} of virtual_server");
+        return b.error(span, message, "this one is left out");
     }
     let mut server = VirtualServer {
-        span: statement.span,
-        name: words.join(" "),
-        delay_loop_us: DELAY_LOOP_US,
+        target,
+        span,
+        protocol: Protocol::Tcp,
         quorum: 1,
         hysteresis: 0,
         quorum_up: None,
         quorum_down: None,
-        alpha: false,
         omega: false,
-        servers: Vec::new(),
-    };
-    let mut defaults = Defaults::default();
-    let body = reader.body(statement);
-    // What stands behind a real_server counts for it, too.
-    let (reals, others): (Vec<_>, Vec<_>) =
-        body.iter().cloned().partition(|statement| statement.keyword() == "real_server");
-    reader.block("virtual_server", SERVER, &others, |reader, statement| {
-        match statement.keyword() {
-            "quorum" => server.quorum = reader.number(statement, 1..=u32::MAX).unwrap_or(1),
-            "hysteresis" => server.hysteresis = reader.number(statement, 0..=u32::MAX).unwrap_or(0),
-            "quorum_up" => server.quorum_up = reader.program(statement),
-            "quorum_down" => server.quorum_down = reader.program(statement),
-            "alpha" => server.alpha = reader.flag(statement),
-            "omega" => server.omega = reader.flag(statement),
-            "smtp_alert" => {}
-            _ => {
-                let known = defaults.take(reader, statement);
-                debug_assert!(known, "compared with the table by a test");
-            }
-        }
-    });
-    server.delay_loop_us = defaults.delay_loop_us.unwrap_or(DELAY_LOOP_US);
-    for real in &reals {
-        server.servers.extend(real_server(reader, real, defaults));
-    }
-    Some(server)
-}
-
-fn socket(reader: &mut Reader, words: &[Word]) -> Option<SocketAddr> {
-    let [address, port, ..] = words else { return None };
-    let address = reader.address(address)?;
-    let port = reader.number_in("port", port, 1..=u16::MAX)?;
-    Some(SocketAddr::new(address, port))
-}
-
-fn real_server(
-    reader: &mut Reader,
-    statement: &Statement,
-    mut defaults: Defaults,
-) -> Option<RealServer> {
-    if statement.arguments().len() < 2 {
-        let help = "real_server ADDRESS PORT { ... }";
-        reader.error(statement.keyword_span(), "'real_server' takes an address and a port", help);
-        return None;
-    }
-    let mut server = RealServer {
-        span: statement.span,
-        address: socket(reader, statement.arguments())?,
-        weight: 1,
-        notify_up: None,
-        notify_down: None,
-        alpha: None,
+        ha_suspend: false,
         smtp_alert: None,
+        real_servers: Vec::new(),
+    };
+    let mut times = Times::default();
+    let (mut inhibit_on_failure, mut virtual_host) = (false, None);
+    let mut drafts: Vec<RealDraft> = Vec::new();
+    let body = b.body(statement);
+    b.each(Block::VirtualServer, body, |b, statement| match statement.keyword() {
+        "real_server" => real_server(b, statement, &mut drafts),
+        "protocol" => {
+            let words = [("TCP", Protocol::Tcp), ("UDP", Protocol::Udp), ("SCTP", Protocol::Sctp)];
+            put(&mut server.protocol, b.choice(statement, &words));
+        }
+        "quorum" => put(&mut server.quorum, b.number(statement, 1, i64::from(u32::MAX))),
+        "hysteresis" => put(&mut server.hysteresis, b.number(statement, 0, i64::from(u32::MAX))),
+        "quorum_up" => set(&mut server.quorum_up, b.notify_command(statement)),
+        "quorum_down" => set(&mut server.quorum_down, b.notify_command(statement)),
+        "omega" => put(&mut server.omega, b.flag(statement)),
+        "ha_suspend" => server.ha_suspend = true,
+        "smtp_alert" => set(&mut server.smtp_alert, b.flag(statement)),
+        "inhibit_on_failure" => put(&mut inhibit_on_failure, b.flag(statement)),
+        "virtualhost" => set(&mut virtual_host, b.text(statement)),
+        _ => times.word(b, statement),
+    });
+    for mut draft in drafts {
+        let times = draft.times.or(times);
+        let virtual_host = draft.virtual_host.as_ref().or(virtual_host.as_ref());
+        let place = (draft.server.address, draft.server.port);
+        let checks = draft.checks.into_iter();
+        draft.server.checks =
+            checks.filter_map(|check| check.finish(b, times, place, virtual_host)).collect();
+        draft.server.inhibit_on_failure = draft.inhibit_on_failure.unwrap_or(inhibit_on_failure);
+        server.real_servers.push(draft.server);
+    }
+    servers.push(server);
+}
+
+/// `ADDRESS [PORT]`, `fwmark NUMBER` or `group NAME`
+fn target(b: &mut Builder, statement: &Statement) -> Option<ServerTarget> {
+    match statement.arguments() {
+        [word, number] if word.text == "fwmark" => {
+            let mark = b.number_of("fwmark", number, 0, i64::from(u32::MAX))?;
+            Some(ServerTarget::Mark(mark))
+        }
+        [word, name] if word.text == "group" => Some(ServerTarget::Group(name.text.clone())),
+        words => {
+            let (address, port) = address_and_port(b, statement, words)?;
+            Some(ServerTarget::Address { address, port })
+        }
+    }
+}
+
+fn address_and_port(
+    b: &mut Builder,
+    statement: &Statement,
+    words: &[Word],
+) -> Option<(IpAddr, u16)> {
+    let Some(address) = words.first() else {
+        let message = format!("this {} has no address", statement.keyword());
+        b.error(statement.keyword_span(), message, "expected ADDRESS PORT");
+        return None;
+    };
+    b.no_more_words(statement, 3);
+    let address = b.address_of(address)?;
+    let port = match words.get(1) {
+        Some(word) => b.number_of("port", word, 0, 65_535)?,
+        None => 0,
+    };
+    Some((address, port))
+}
+
+/// What a real server says itself; the rest is known when its virtual server has ended.
+struct RealDraft {
+    server: RealServer,
+    times: Times,
+    inhibit_on_failure: Option<bool>,
+    virtual_host: Option<String>,
+    checks: Vec<DraftCheck>,
+}
+
+fn real_server(b: &mut Builder, statement: &Statement, drafts: &mut Vec<RealDraft>) {
+    let span = statement.span;
+    let Some((address, port)) = address_and_port(b, statement, statement.arguments()) else {
+        return;
+    };
+    if drafts.len() == REAL_SERVERS_MAX {
+        let message = format!("more than {REAL_SERVERS_MAX} of real_server");
+        return b.error(span, message, "this one is left out");
+    }
+    let same = |known: &&RealDraft| (known.server.address, known.server.port) == (address, port);
+    if let Some(first) = drafts.iter().find(same) {
+        return twice(b, span, first.server.span);
+    }
+    let mut draft = RealDraft {
+        server: RealServer {
+            address,
+            port,
+            span,
+            weight: 1,
+            notify_up: None,
+            notify_down: None,
+            inhibit_on_failure: false,
+            smtp_alert: None,
+            checks: Vec::new(),
+        },
+        times: Times::default(),
+        inhibit_on_failure: None,
+        virtual_host: None,
         checks: Vec::new(),
     };
-    let mut checks = Vec::new();
-    let body = reader.body(statement);
-    reader.block("real_server", REAL_SERVER, body, |reader, statement| match statement.keyword() {
-        "weight" => server.weight = reader.number(statement, 0..=65_535).unwrap_or(1),
-        "notify_up" => server.notify_up = reader.program(statement),
-        "notify_down" => server.notify_down = reader.program(statement),
-        "alpha" => server.alpha = Some(reader.flag(statement)),
-        "smtp_alert" => server.smtp_alert = Some(reader.flag(statement)),
-        "TCP_CHECK" | "HTTP_GET" | "SSL_GET" | "MISC_CHECK" => checks.push(statement.clone()),
-        _ => {
-            let known = defaults.take(reader, statement);
-            debug_assert!(known, "compared with the table by a test");
-        }
-    });
-    for statement in &checks {
-        server.checks.extend(check(reader, statement, server.address, defaults));
-    }
-    Some(server)
-}
-
-#[derive(Default)]
-struct Parts {
-    ip: Option<IpAddr>,
-    port: Option<u16>,
-    bind_ip: Option<IpAddr>,
-    bind_port: Option<u16>,
-    urls: Vec<Url>,
-    virtual_host: Option<String>,
-    path: Option<String>,
-    timeout_us: Option<u64>,
-    dynamic: bool,
-    user: Option<User>,
-}
-
-fn check(
-    reader: &mut Reader,
-    statement: &Statement,
-    server: SocketAddr,
-    mut defaults: Defaults,
-) -> Option<Check> {
-    let keyword = statement.keyword();
-    let mut parts = Parts::default();
-    let body = reader.body(statement);
-    reader.block(keyword, CHECK, body, |reader, statement| {
-        part(reader, keyword, statement, &mut parts, &mut defaults);
-    });
-    let is_http = matches!(keyword, "HTTP_GET" | "SSL_GET");
-    let delay_loop_us = defaults.delay_loop_us.unwrap_or(DELAY_LOOP_US);
-    let kind = match keyword {
-        "TCP_CHECK" => CheckKind::Tcp,
-        "MISC_CHECK" => {
-            let Some(command) = parts.path else {
-                let help = "add: misc_path \"COMMAND\"";
-                reader.error(statement.span, "MISC_CHECK has no misc_path", help);
-                return None;
-            };
-            let timeout_us = parts.timeout_us.unwrap_or(delay_loop_us);
-            CheckKind::Program { command, timeout_us, dynamic: parts.dynamic, user: parts.user }
-        }
-        _ => {
-            if parts.urls.is_empty() {
-                let help = "add: url { path / }";
-                reader.error(statement.span, format!("{keyword} has no url"), help);
-                return None;
+    let body = b.body(statement);
+    b.each(Block::RealServer, body, |b, statement| {
+        let server = &mut draft.server;
+        match statement.keyword() {
+            "weight" => put(&mut server.weight, b.number(statement, 0, WEIGHT_MAX)),
+            "notify_up" => set(&mut server.notify_up, b.notify_command(statement)),
+            "notify_down" => set(&mut server.notify_down, b.notify_command(statement)),
+            "smtp_alert" => set(&mut server.smtp_alert, b.flag(statement)),
+            "inhibit_on_failure" => set(&mut draft.inhibit_on_failure, b.flag(statement)),
+            "virtualhost" => set(&mut draft.virtual_host, b.text(statement)),
+            "TCP_CHECK" | "HTTP_GET" | "SSL_GET" | "MISC_CHECK" => {
+                if draft.checks.len() == CHECKS_MAX {
+                    let message = format!("more than {CHECKS_MAX} checks of one server");
+                    return b.error(statement.span, message, "this one is left out");
+                }
+                draft.checks.extend(DraftCheck::read(b, statement));
             }
-            let tls = keyword == "SSL_GET";
-            CheckKind::Http { tls, virtual_host: parts.virtual_host, urls: parts.urls }
+            _ => draft.times.word(b, statement),
         }
-    };
-    let connect_to = SocketAddr::new(
-        parts.ip.unwrap_or_else(|| server.ip()),
-        parts.port.unwrap_or_else(|| server.port()),
+    });
+    drafts.push(draft);
+}
+
+fn twice(b: &mut Builder, span: Span, first: Span) {
+    b.report(
+        Diagnostic::warning(span, "the same real_server twice")
+            .label("ignored")
+            .related(first, "first here"),
     );
-    let (retry, delay_us) =
-        if is_http { (HTTP_RETRY, HTTP_RETRY_DELAY_US) } else { (RETRY, SECOND_US) };
-    Some(Check {
-        span: statement.span,
-        kind,
-        connect_to,
-        bind_to: parts.bind_ip.map(|ip| SocketAddr::new(ip, parts.bind_port.unwrap_or(0))),
-        connect_timeout_us: defaults.connect_timeout_us.unwrap_or(CONNECT_TIMEOUT_US),
-        retry: defaults.retry.unwrap_or(retry),
-        delay_before_retry_us: defaults.delay_before_retry_us.unwrap_or(delay_us),
-        warmup_us: defaults.warmup_us.unwrap_or(0),
-        delay_loop_us,
-    })
-}
-
-fn part(
-    reader: &mut Reader,
-    check: &str,
-    statement: &Statement,
-    parts: &mut Parts,
-    defaults: &mut Defaults,
-) {
-    let keyword = statement.keyword();
-    if keyword == "nb_get_retry" && check == "TCP_CHECK" {
-        let message = "'nb_get_retry' belongs to HTTP_GET: taken as 'retry'";
-        reader.warn(statement.keyword_span(), message, "write: retry NUMBER");
-    }
-    match keyword {
-        "connect_ip" => {
-            parts.ip = reader.word(statement).and_then(|word| reader.address(word));
-        }
-        "connect_port" => parts.port = reader.number(statement, 1..=u16::MAX),
-        "bindto" => {
-            parts.bind_ip = reader.word(statement).and_then(|word| reader.address(word));
-        }
-        "bind_port" => parts.bind_port = reader.number(statement, 1..=u16::MAX),
-        "url" => parts.urls.extend(url(reader, statement)),
-        "virtualhost" => parts.virtual_host = reader.text(statement),
-        "misc_path" => parts.path = reader.command(statement),
-        "misc_timeout" => parts.timeout_us = reader.seconds(statement),
-        "misc_dynamic" => parts.dynamic = reader.flag(statement),
-        "user" => parts.user = reader.user(statement),
-        "alpha" => {}
-        _ => {
-            let known = defaults.take(reader, statement);
-            debug_assert!(known, "compared with the table by a test");
-        }
-    }
-}
-
-fn url(reader: &mut Reader, statement: &Statement) -> Option<Url> {
-    let mut url =
-        Url { path: "/".to_owned(), status_codes: Vec::new(), digest: None, virtual_host: None };
-    let body = reader.body(statement);
-    reader.block("url", URL, body, |reader, statement| match statement.keyword() {
-        "path" => url.path = reader.text(statement).unwrap_or_else(|| "/".to_owned()),
-        "status_code" => {
-            for word in statement.arguments() {
-                url.status_codes.extend(status_codes(reader, word));
-            }
-        }
-        "digest" => url.digest = reader.text(statement).map(|text| text.to_ascii_lowercase()),
-        _ => url.virtual_host = reader.text(statement),
-    });
-    if let Some(digest) = &url.digest
-        && (digest.len() != 32 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()))
-    {
-        let message = "'digest' is the MD5 of the page, 32 hexadecimal digits";
-        reader.error(statement.span, message, "");
-    }
-    Some(url)
-}
-
-/// `200` or `200-299`
-fn status_codes(reader: &mut Reader, word: &Word) -> Option<(u16, u16)> {
-    let (low, high) = word.text.split_once('-').unwrap_or((&word.text, &word.text));
-    let number = |text: &str| text.parse().ok().filter(|code| (100..=999).contains(code));
-    let range = number(low).zip(number(high)).filter(|(low, high)| low <= high);
-    if range.is_none() {
-        reader.error(word.span, format!("'status_code {}': 100 to 999", word.text), "");
-    }
-    range
 }

@@ -453,6 +453,10 @@ impl Coordinator {
         }
     }
 
+    fn has_data_to_give_up(&self) -> bool {
+        self.queue.iter().any(|step| self.settings.steps[*step].kind == StepKind::Promote)
+    }
+
     fn undo_next(&mut self, effects: &mut Vec<Effect>) {
         match self.queue.front() {
             Some(&step) => {
@@ -495,6 +499,11 @@ impl Coordinator {
             }
             effects.push(Effect::Report(Notice::Forced { step: name, error }));
             self.force = true;
+            if self.data.is_replaced && self.has_data_to_give_up() {
+                // It waited for frozen I/O, and may have been left half done: once more after that.
+                self.order_by_force();
+                return self.undo_next(effects);
+            }
         }
         self.queue.pop_front();
         if self.data.is_replaced {

@@ -266,6 +266,19 @@ fn a_stop_that_hangs_on_frozen_data_is_forced_once_the_node_is_known_to_be_repla
 }
 
 #[test]
+fn a_stop_that_was_given_up_for_frozen_data_is_done_again_without_it() {
+    let mut stage = Stage::serving(settings());
+    stage.give(Event::Standby(true));
+    stage.end_step();
+    stage.end_step();
+    stage.set(|data| data.is_replaced = true);
+    assert_eq!(stage.steps(), "-4 -3 -2 cancel");
+    stage.give(Event::StepEnded(Err("the data is gone".to_owned())));
+    stage.run_through();
+    assert_eq!(stage.steps(), "-4 -3 -2 cancel !1 !0 !2 e0");
+}
+
+#[test]
 fn the_role_is_given_up_before_anything_else_goes_on() {
     let mut stage = Stage::serving(settings());
     stage.give(Event::Standby(true));

@@ -1,0 +1,64 @@
+//! Another configuration while VRRP runs: what it leaves alone goes on, the rest begins again.
+
+use std::time::{Duration, Instant};
+
+use super::lab::{Host, Lab, VIRTUAL, wait_until};
+use super::node::{Kind, Node, Wanted};
+use super::rows::STEP;
+use super::watch::{Sight, Watch, is_advert, priority};
+
+const SECOND: &str = "172.16.22.218";
+
+/// Of the second instance, if it is one.
+fn is_of(sight: &Sight, address: &str) -> bool {
+    match sight {
+        Sight::Advert { advert, .. } => advert.addresses.iter().any(|it| it.to_string() == address),
+        _ => false,
+    }
+}
+
+#[test]
+fn only_what_changes_begins_again() {
+    let Some(lab) = Lab::new() else { return };
+    let watch = Watch::start(&lab);
+    let first = Wanted::new(100);
+    let second = Wanted { addresses: vec![SECOND], ..Wanted::new(100) };
+    let mut node = Node::start(&lab, Host::A, Kind::Twinblk, &first);
+    wait_until("the first is Master", STEP, || lab.holds(Host::A, VIRTUAL));
+
+    // One more.
+    let event = Instant::now();
+    node.reload(&[first.clone(), second.clone()]);
+    wait_until("the second is Master", STEP, || lab.holds(Host::A, SECOND));
+    assert!(lab.holds(Host::A, VIRTUAL), "the first stays");
+    let now = Instant::now();
+    let zeroes = |from, to, address: &str| {
+        watch.count(from, to, |sight| is_of(sight, address) && priority(sight) == 0)
+    };
+    assert_eq!(zeroes(event, now, VIRTUAL), 0, "the first goes on");
+    let seconds = (now - event).as_secs() as usize;
+    let adverts = watch.count(event, now, |sight| is_of(sight, VIRTUAL));
+    assert!(adverts >= seconds, "{adverts} adverts in {seconds} s");
+
+    // The second with another priority: released, and taken again later; the first goes on.
+    let event = Instant::now();
+    node.reload(&[first.clone(), Wanted { priority: 120, ..second }]);
+    assert!(!lab.holds(Host::A, SECOND), "what changes is released at once");
+    wait_until("the second is Master again", STEP, || lab.holds(Host::A, SECOND));
+    let now = Instant::now();
+    assert_eq!(zeroes(event, now, SECOND), 1, "it stopped");
+    assert_eq!(zeroes(event, now, VIRTUAL), 0, "the first goes on");
+    let seen = watch.wait_for_advert(Host::A, now, STEP);
+    assert!(is_advert(&seen.sight, Host::A));
+    let until = Instant::now() + Duration::from_millis(1500);
+    wait_until("one interval", STEP, || Instant::now() > until);
+    let raised = watch.count(now, until, |sight| is_of(sight, SECOND) && priority(sight) == 120);
+    assert!(raised > 0, "with the new priority");
+
+    // The second is gone.
+    let event = Instant::now();
+    node.reload(&[first]);
+    assert!(!lab.holds(Host::A, SECOND), "what is gone is released");
+    assert!(lab.holds(Host::A, VIRTUAL), "the first stays");
+    assert_eq!(zeroes(event, Instant::now(), VIRTUAL), 0);
+}
