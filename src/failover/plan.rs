@@ -124,11 +124,8 @@ pub fn plan(
         settings,
         tracked_interfaces: interfaces_of(index, &feeds),
     });
-    let vrrp = vrrp::Plan {
-        instances: placements.collect(),
-        groups,
-        guard: places.address_guard.clone(),
-    };
+    let vrrp =
+        vrrp::Plan { instances: placements.collect(), groups, guard: places.address_guard.clone() };
     let (mut watch, fed) = super::watching::watchers(config, &feeds)?;
     watch.servers = super::servers::servers(config)?;
     Ok(Plan {
