@@ -9,6 +9,7 @@
 //!
 //! Needs root, `ip` and, for its rows, keepalived; says `skipped: REASON` otherwise.
 
+mod classic;
 mod lab;
 mod node;
 mod others;
