@@ -43,9 +43,11 @@ impl Engine {
             self.close_epoch();
             (None, false)
         } else if local_is_whole {
-            let newest = self.epochs.newest();
-            self.close_epoch();
-            (newest, connected && newest.is_none())
+            match self.peer_copy() {
+                PeerCopy::After(number) => (Some(number), false),
+                // A kernel's DRBD is not asked to flush without a write: its own promise is no more.
+                PeerCopy::Stable | PeerCopy::Unknown => (None, connected),
+            }
         } else {
             self.await_peer_copy()
         };

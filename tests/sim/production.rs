@@ -43,6 +43,7 @@ tests! {
     resync::a_lone_source_that_failed_its_last_flush_becomes_target,
     resync::diskless_primary_is_served_by_its_peer,
     resync::a_flush_covers_what_an_earlier_session_left,
+    resync::a_flush_after_the_copy_covers_the_peer_too,
     resync::the_end_of_a_resync_takes_no_read_back,
     resync::a_flush_of_half_a_resync_is_an_error,
     resync::a_target_reads_behind_its_own_writes,

@@ -225,6 +225,29 @@ pub fn a_flush_covers_what_an_earlier_session_left<E: Subject>() {
     }
 }
 
+/// I1, I4: the same, after this node got its own disk back and copied what only the peer had: the copy
+/// here is stable, that of the peer must be as well, or it comes back older and looks equal.
+pub fn a_flush_after_the_copy_covers_the_peer_too<E: Subject>() {
+    let mut swarm = Swarm::quiet(ReplicationProtocol::C);
+    swarm.twins = true;
+    let mut stage = Stage::<E>::pair_of(swarm);
+    stage.must(0, Verb::Detach { force: false });
+    stage.write(0, 0, 8);
+    stage.cut_all();
+    stage.until("the Primary notices", |stage| stage.connection(0) < ConnectionState::Connected);
+    stage.heal_all();
+    stage.until("connected", |stage| stage.connection(0) == ConnectionState::Connected);
+    stage.must(0, Verb::Attach);
+    stage.until("in sync", |stage| {
+        stage.connection(0) == ConnectionState::Connected && stage.disk(0) == DiskState::UpToDate
+    });
+    stage.does(0, Wish::Flush);
+    stage.power_loss(1);
+    stage.until("the Primary notices", |stage| stage.connection(0) < ConnectionState::Connected);
+    stage.restart(1);
+    stage.heals();
+}
+
 /// I9: a write is slow on the disk of a Primary that is resync target, and was read at the peer
 /// already. The end of the resync does not bring the old content back.
 pub fn the_end_of_a_resync_takes_no_read_back<E: Subject>() {
