@@ -25,8 +25,6 @@ pub enum Event {
     Unfit(Option<String>),
     /// What the coordinator asked for is done, or could not be.
     StepEnded(Result<(), String>),
-    /// The check of the running service failed.
-    Unhealthy(String),
     /// The VRRP timer ran out under a veto: is the peer alive?
     MasterSilent,
     Standby(bool),
@@ -164,21 +162,14 @@ impl Coordinator {
                 if data.is_up && !self.data.is_up {
                     self.up_since = Some(now);
                 }
-                // What could not be started may be possible with better data.
-                let got_better = data.disk != self.data.disk || data.peer != self.data.peer;
-                if got_better && self.phase == Phase::Idle {
+                // What could not be started may be possible now.
+                if got_better(&self.data, &data) && self.phase == Phase::Idle {
                     self.paused_until = None;
                 }
                 self.data = data;
             }
             Event::Unfit(unfit) => self.unfit = unfit,
             Event::StepEnded(result) => self.step_ended(now, result, effects),
-            Event::Unhealthy(what) => {
-                if self.phase == Phase::Serving {
-                    self.count_failure(now, what.clone());
-                    self.stop(Why::Unfit(what), effects);
-                }
-            }
             Event::MasterSilent if self.data.peer != Peer::Unseen => {
                 effects.push(Effect::ProbePeer);
             }
@@ -223,7 +214,7 @@ impl Coordinator {
             }
             Phase::Serving => {
                 if let Some(why) = self.why_stop(true, effects) {
-                    self.stop(why, effects);
+                    self.stop(now, why, effects);
                 }
             }
             Phase::Stopping(_) => {
@@ -397,7 +388,7 @@ impl Coordinator {
     ) {
         self.done = step + 1;
         if let Some(why) = self.stop_wanted.take() {
-            return self.stop(why, effects);
+            return self.stop(now, why, effects);
         }
         match result {
             Ok(()) if self.done == self.settings.steps.len() => {
@@ -414,23 +405,33 @@ impl Coordinator {
                 let why = Why::StepFailed { step: name, error };
                 effects.push(Effect::Report(Notice::StartFailed(why.clone())));
                 self.count_failure(now, why.to_string());
-                self.stop(why, effects);
+                self.stop(now, why, effects);
             }
         }
     }
 
+    /// The service ran and ends, by its own fault or not.
+    fn count_end(&mut self, now: Time, since: Time, why: &Why) {
+        if now.since(since) >= SETTLED_US {
+            self.failures = 0;
+        } else if let Why::Unfit(_) | Why::LostPrimary = why {
+            self.count_failure(now, why.to_string());
+        }
+    }
+
     fn count_failure(&mut self, now: Time, what: String) {
-        let settled = self.serving_since.is_some_and(|since| now.since(since) >= SETTLED_US);
-        self.failures = if settled { 1 } else { self.failures + 1 };
-        let doublings = (self.failures - 1).min(DOUBLINGS_MAX);
+        let doublings = self.failures.min(DOUBLINGS_MAX);
+        self.failures += 1;
         let pause_us = (FIRST_PAUSE_US << doublings).min(LONGEST_PAUSE_US);
         self.paused_until = Some(now.after(pause_us));
         self.last_failure = what;
     }
 
-    fn stop(&mut self, why: Why, effects: &mut Vec<Effect>) {
+    fn stop(&mut self, now: Time, why: Why, effects: &mut Vec<Effect>) {
+        if let Some(since) = self.serving_since.take() {
+            self.count_end(now, since, &why);
+        }
         self.force = why == Why::Replaced;
-        self.serving_since = None;
         self.holds_on = false;
         self.queue = (0..self.done).rev().collect();
         effects.push(Effect::Report(Notice::Stopping(why)));
@@ -521,4 +522,11 @@ impl Coordinator {
             Phase::Stopping(step) => assert_eq!(self.queue.front(), Some(&step)),
         }
     }
+}
+
+/// Whether a start that failed with the one may succeed with the other: the own disk is nearer to good,
+/// or the peer came or went. Its role alone is no reason: two nodes that both fail to start would
+/// end each other's pauses for ever.
+fn got_better(old: &Data, new: &Data) -> bool {
+    new.disk > old.disk || (old.peer == Peer::Unseen) != (new.peer == Peer::Unseen)
 }

@@ -71,7 +71,7 @@ pub struct Data {
     pub met_peer: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Disk {
     /// Not there, Inconsistent or Outdated: not to be served from.
     #[default]

@@ -130,6 +130,7 @@ fn a_master_starts_in_order_and_a_backup_stops_in_reverse() {
 #[test]
 fn vrrp_hears_of_a_fault_only_when_the_data_is_given_up() {
     let mut stage = Stage::serving(settings());
+    stage.wait(stage.now.after(60 * SECOND));
     stage.give(Event::Unfit(Some("chk_nginx failed".to_owned())));
     stage.run_through();
     assert_eq!(stage.steps(), "-4 -3 -2 -1 -0 e0");
@@ -215,9 +216,17 @@ fn better_data_ends_the_pause() {
 #[test]
 fn a_service_that_dies_soon_after_each_start_is_not_moved_to_and_fro_for_ever() {
     let mut stage = Stage::serving(settings());
-    for expected in [5, 10, 20] {
-        stage.give(Event::Unhealthy("check failed".to_owned()));
+    let dies = |stage: &mut Stage| {
+        stage.give(Event::Unfit(Some("chk_mysql failed".to_owned())));
         stage.run_through();
+        assert_eq!(stage.coordinator.phase(), Phase::Idle);
+        // Where nothing runs, its check finds nothing wrong.
+        stage.give(Event::Unfit(None));
+        stage.give(Event::Vrrp(Standing::Master));
+    };
+    for expected in [5, 10, 20] {
+        dies(&mut stage);
+        assert_eq!(stage.coordinator.phase(), Phase::Idle);
         let due = stage.coordinator.deadline().expect("a pause");
         assert_eq!(due.since(stage.now) / SECOND, expected);
         stage.wait(due);
@@ -226,10 +235,28 @@ fn a_service_that_dies_soon_after_each_start_is_not_moved_to_and_fro_for_ever() 
         assert_eq!(stage.coordinator.phase(), Phase::Serving);
     }
     stage.wait(stage.now.after(60 * SECOND));
-    stage.give(Event::Unhealthy("check failed".to_owned()));
+    dies(&mut stage);
     stage.run_through();
+    assert_eq!(stage.coordinator.phase(), Phase::Serving, "it ran for a minute: no pause");
+    dies(&mut stage);
     let due = stage.coordinator.deadline().expect("a pause");
-    assert_eq!(due.since(stage.now) / SECOND, 5, "it ran for a minute: counted anew");
+    assert_eq!(due.since(stage.now) / SECOND, 5, "counted anew");
+}
+
+#[test]
+fn the_other_node_s_failed_start_ends_no_pause() {
+    let mut stage = Stage::ready(settings());
+    stage.give(Event::Vrrp(Standing::Master));
+    stage.give(Event::StepEnded(Err("no such device".to_owned())));
+    stage.give(Event::StepEnded(Ok(())));
+    for peer in [Peer::Primary, Peer::Secondary] {
+        stage.set(|data| data.peer = peer);
+        stage.give(Event::Vrrp(Standing::Master));
+        assert_eq!(stage.coordinator.phase(), Phase::Idle, "{peer:?}");
+    }
+    stage.set(|data| (data.peer, data.peer_can_serve) = (Peer::Unseen, false));
+    stage.give(Event::Vrrp(Standing::Master));
+    assert_eq!(stage.coordinator.phase(), Phase::Starting(0), "nobody else is left");
 }
 
 #[test]
@@ -343,7 +370,10 @@ fn a_lost_role_stops_the_service() {
     let mut stage = Stage::serving(settings());
     stage.set(|data| data.is_primary = false);
     stage.run_through();
-    assert_eq!(stage.steps().split(" e").next(), Some("-4 -3 -2 -1 -0 +0 +1 +2 +3 +4"));
+    assert_eq!(stage.steps(), "-4 -3 -2 -1 -0 e0");
+    stage.wait(stage.coordinator.deadline().expect("it will try again"));
+    stage.give(Event::Vrrp(Standing::Master));
+    assert_eq!(stage.coordinator.phase(), Phase::Starting(0));
 }
 
 #[test]
