@@ -84,6 +84,7 @@ pub(super) fn run(context: &Context, verb: &Verb, output: &mut Output) {
         Verb::Dstate(on) => words(context, "dstate", &on.resources, output),
         Verb::Shutdown => shutdown(context, output),
         Verb::Instances => instances(context, output),
+        Verb::Reload => reload(context, output),
         _ => {
             if let Some((name, resources, command)) = request(verb) {
                 act(context, name, resources, &command, output);
@@ -408,6 +409,17 @@ fn words_of(
         "cstate" => vec![status.connection.as_str()],
         _ => vec![status.disk.as_str(), status.peer_disk.as_str()],
     })
+}
+
+fn reload(context: &Context, output: &mut Output) {
+    let outcome = match connect(context) {
+        Err(outcome) => outcome,
+        Ok(mut client) => match client.perform(None, Command::Reload, context.timeout) {
+            Err(error) => unreachable_daemon(context, &error),
+            Ok(outcome) => outcome,
+        },
+    };
+    output.outcome("reload", None, outcome);
 }
 
 fn shutdown(context: &Context, output: &mut Output) {

@@ -116,6 +116,8 @@ pub enum Command {
     WaitSync,
     /// The VRRP instances of this node.
     Instances,
+    /// Read keepalived.conf again; what it leaves alone goes on.
+    Reload,
     /// Take every resource down and end the daemon.
     Shutdown,
 }

@@ -42,8 +42,8 @@ const WATCH_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the daemon puts behind the socket.
 pub trait Handler {
-    /// Carries out a verb; `resource` is absent for [`Command::Shutdown`] only. Never called with
-    /// `Status`, `Watch`, `WaitConnect` or `WaitSync`. Dropped when the time limit runs out: the
+    /// Carries out a verb; `resource` is absent for what concerns the daemon as a whole
+    /// ([`Command::Shutdown`], [`Command::Reload`]). Never called with `Status`, `Watch`, `WaitConnect` or `WaitSync`. Dropped when the time limit runs out: the
     /// command itself may go on.
     fn perform(&self, resource: Option<&str>, command: &Command) -> impl Future<Output = Outcome>;
 
@@ -333,7 +333,8 @@ async fn perform<H: Handler>(handler: &H, request: &Request) -> Outcome {
     let resource = request.resource.as_deref();
     let limit = request.timeout_ms.map_or(VERB_TIMEOUT, Duration::from_millis);
     let name = resource.unwrap_or("twinblk");
-    if resource.is_none() && request.command != Command::Shutdown {
+    let is_of_daemon = matches!(request.command, Command::Shutdown | Command::Reload);
+    if resource.is_none() && !is_of_daemon {
         return Outcome::failed(exit::USAGE, "the request names no resource");
     }
     timeout(limit, handler.perform(resource, &request.command)).await.unwrap_or_else(|_| {

@@ -9,14 +9,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::manager::{Desk, Manager};
+use super::manager::{Desk, Manager, no_keepalived};
 use super::options::DaemonOptions;
 use crate::config::{self, keepalived, view};
 use crate::control::outcome::exit;
 use crate::control::status::InstanceStatus;
 use crate::control::{Command, Handler, Outcome, ResourceStatus};
 use crate::failover::plan::{Places, PlanError, ResourceFacts, plan};
-use crate::failover::{self, Handle, Runner};
+use crate::failover::{self, Handle, Plan, Runner};
 use crate::nbd::kernel;
 use crate::service::guard::Guard;
 use crate::vrrp::GuardProgram;
@@ -36,12 +36,17 @@ pub enum FrontError {
 pub(super) struct Front {
     desk: Desk,
     services: Option<Handle>,
+    options: DaemonOptions,
     /// The runner has given everything up.
     released: watch::Receiver<bool>,
 }
 
 /// Reads the keepalived.conf of the options, if there is one.
 pub(super) fn prepare(options: &DaemonOptions) -> Result<Option<(Handle, Runner)>, FrontError> {
+    Ok(read_plan(options)?.map(failover::new))
+}
+
+fn read_plan(options: &DaemonOptions) -> Result<Option<Plan>, FrontError> {
     let Some(path) = &options.keepalived else { return Ok(None) };
     let config = keepalived::load(path, &options.node).map_err(FrontError::Config)?;
     // Addresses alone need no resource.
@@ -64,7 +69,7 @@ pub(super) fn prepare(options: &DaemonOptions) -> Result<Option<(Handle, Runner)
             wait_for_peer: (seconds > 0).then(|| Duration::from_secs(seconds.into())),
         })
     };
-    Ok(Some(failover::new(plan(&config, &places, facts)?)))
+    Ok(Some(plan(&config, &places, facts)?))
 }
 
 fn own_program() -> PathBuf {
@@ -106,9 +111,35 @@ impl Front {
     pub(super) fn new(
         manager: Rc<Manager>,
         services: Option<Handle>,
+        options: DaemonOptions,
         released: watch::Receiver<bool>,
     ) -> Self {
-        Self { desk: Desk(manager), services, released }
+        Self { desk: Desk(manager), services, options, released }
+    }
+
+    /// A file that does not load changes nothing.
+    pub(super) async fn reload(&self) -> Outcome {
+        let Some(services) = &self.services else { return no_keepalived() };
+        match read_plan(&self.options) {
+            Ok(Some(plan)) => services.reload(plan).await,
+            Ok(None) => no_keepalived(),
+            Err(error) => Outcome::failed(exit::FAILURE, format!("not reloaded: {error}"))
+                .with_detail("everything goes on as it was")
+                .with_hint("twinblk check"),
+        }
+    }
+
+    /// What runs, for the log.
+    pub(super) fn log_instances(&self) {
+        for instance in self.instances() {
+            tracing::info!(
+                "({}) {} priority {} on {}",
+                instance.name,
+                instance.state,
+                instance.priority,
+                instance.interface
+            );
+        }
     }
 
     /// Services first: what they use is taken down afterwards.
@@ -125,10 +156,20 @@ impl Front {
 impl Handler for Front {
     async fn perform(&self, resource: Option<&str>, command: &Command) -> Outcome {
         match (command, &self.services, resource) {
-            (Command::Shutdown, ..) => {
+            (Command::Shutdown, services, _) => {
+                // First: a service is what uses the device.
                 self.release().await;
-                self.desk.perform(resource, command).await
+                let mut outcome = self.desk.perform(resource, command).await;
+                if !outcome.is_done() && services.is_some() {
+                    outcome.detail = format!(
+                        "{}; the services of keepalived.conf were given up already and VRRP has \
+                         ended",
+                        outcome.detail
+                    );
+                }
+                outcome
             }
+            (Command::Reload, ..) => self.reload().await,
             (Command::Handover, Some(services), Some(name)) => services.handover(name).await,
             (Command::Standby { on }, Some(services), Some(name)) => {
                 services.standby(name, *on).await

@@ -411,6 +411,11 @@ fn went_down(name: &str) -> Outcome {
     Outcome::no_such_resource(name)
 }
 
+pub(super) fn no_keepalived() -> Outcome {
+    Outcome::failed(exit::USAGE, "this daemon runs no keepalived.conf")
+        .with_hint("twinblk daemon --keepalived FILE")
+}
+
 /// What the control socket calls.
 #[derive(Debug)]
 pub(super) struct Desk(pub(super) Rc<Manager>);
@@ -425,6 +430,9 @@ impl Handler for Desk {
             manager.take_all_down().await;
             manager.ended.notify_one();
             return Outcome::done();
+        }
+        if *command == Command::Reload {
+            return no_keepalived();
         }
         let Some(name) = resource else {
             return Outcome::failed(exit::USAGE, "which resource?");
@@ -486,11 +494,11 @@ impl Handler for Desk {
             Command::PauseSync => Verb::PauseSync,
             Command::ResumeSync => Verb::ResumeSync,
             Command::Handover | Command::Standby { .. } => {
-                return Outcome::failed(exit::USAGE, "this daemon runs no keepalived.conf")
-                    .with_hint("twinblk daemon --keepalived FILE");
+                return no_keepalived();
             }
             Command::Status
             | Command::Instances
+            | Command::Reload
             | Command::Watch
             | Command::WaitConnect
             | Command::WaitSync

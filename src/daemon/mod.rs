@@ -55,6 +55,9 @@ async fn serve(options: DaemonOptions) -> Result<(), DaemonError> {
     let listener = control::listen(&options.run_dir)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    // Monitoring scripts send them to keepalived, and a process that ignores them must not die.
+    let mut show = [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?];
     let polling = std::env::var(POLLING_VARIABLE).as_deref() != Ok("off");
     tracing::info!(
         node = options.node,
@@ -66,13 +69,14 @@ async fn serve(options: DaemonOptions) -> Result<(), DaemonError> {
     let services = front::prepare(&options)?;
     let _guard = services.as_ref().map(|_| front::service_guard(&options)).transpose()?;
     let end_device = front::end_device(&options);
-    let manager = Rc::new(Manager::new(options, polling));
+    let manager = Rc::new(Manager::new(options.clone(), polling));
     let ended = manager.clone();
     let ordering = manager.clone();
     let (releasing, released) = watch::channel(false);
     let front = Rc::new(Front::new(
         manager.clone(),
         services.as_ref().map(|(handle, _)| handle.clone()),
+        options,
         released,
     ));
     if let Some((_, runner)) = services {
@@ -84,7 +88,23 @@ async fn serve(options: DaemonOptions) -> Result<(), DaemonError> {
             releasing.send_replace(true);
         });
     }
+    let answers = async {
+        let [first, second] = &mut show;
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => {
+                    let outcome = front.reload().await;
+                    if !outcome.is_done() {
+                        tracing::error!(hint = outcome.hint, "SIGHUP: {}", outcome.message);
+                    }
+                }
+                _ = first.recv() => front.log_instances(),
+                _ = second.recv() => front.log_instances(),
+            }
+        }
+    };
     let signalled = tokio::select! {
+        () = answers => None,
         () = control::serve(listener, front.clone()) => None,
         () = ordering.keep_resync_order() => None,
         () = ended.shut_down_by_command() => None,

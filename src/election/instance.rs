@@ -182,6 +182,31 @@ impl Instance {
         })
     }
 
+    /// Goes on as it is under other settings of the same router. A tracker is known by its name; one
+    /// that is new counts once it has spoken.
+    pub fn adopt(&mut self, now: Time, settings: InstanceSettings, effects: &mut Vec<Effect>) {
+        assert!(self.settings.is_same_router(&settings), "another router begins again");
+        let old: Vec<(String, Option<Reading>)> = self
+            .settings
+            .trackers
+            .iter()
+            .map(|tracker| tracker.name.clone())
+            .zip(std::mem::take(&mut self.trackers))
+            .collect();
+        let reading = |tracker: &TrackerSettings| {
+            old.iter().find(|(name, _)| *name == tracker.name).and_then(|(_, reading)| *reading)
+        };
+        self.trackers = settings.trackers.iter().map(reading).collect();
+        let refresh_us = settings.announcements.refresh_us;
+        if refresh_us != self.settings.announcements.refresh_us {
+            let announces = self.state == State::Master && (!settings.bound || self.serves);
+            self.refresh_at = (announces && refresh_us > 0).then(|| now.after(refresh_us));
+        }
+        self.settings = settings;
+        self.look_at_standing(now, effects);
+        self.check_invariants();
+    }
+
     pub fn settings(&self) -> &InstanceSettings {
         &self.settings
     }

@@ -243,6 +243,26 @@ impl InstanceSettings {
         })
     }
 
+    /// Neighbours cannot tell one from the other but by its priority, and the same addresses are held:
+    /// it may go on under the new settings.
+    pub fn is_same_router(&self, new: &Self) -> bool {
+        let is_owner = |settings: &Self| settings.priority == OWNER;
+        let changed = Self {
+            priority: new.priority,
+            down_timer_adverts: new.down_timer_adverts,
+            initial_state: new.initial_state,
+            preempt: new.preempt,
+            preempt_delay_us: new.preempt_delay_us,
+            check_unicast_source: new.check_unicast_source,
+            lower_priority_no_advert: new.lower_priority_no_advert,
+            higher_priority_send_advert: new.higher_priority_send_advert,
+            announcements: new.announcements,
+            trackers: new.trackers.clone(),
+            ..self.clone()
+        };
+        is_owner(self) == is_owner(new) && changed == *new
+    }
+
     pub fn check(&self) -> Result<(), WrongSettings> {
         let wrong = |yes: bool, error: WrongSettings| if yes { Err(error) } else { Ok(()) };
         let is_v6 = self.family == Family::V6;

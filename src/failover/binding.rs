@@ -28,8 +28,8 @@ pub(super) struct Binding {
     pub(super) handovers: Vec<oneshot::Sender<Outcome>>,
     /// Who asked for standby, until everything is given up.
     pub(super) standbys: Vec<oneshot::Sender<Outcome>>,
-    /// Bad trackers without weight of its instances, by instance and tracker.
-    pub(super) bad: std::collections::BTreeMap<(usize, usize), String>,
+    /// Bad trackers without weight of its instances, by instance and name.
+    pub(super) bad: std::collections::BTreeMap<(usize, String), String>,
     decisions: VecDeque<DecisionStatus>,
 }
 
@@ -46,6 +46,23 @@ impl Binding {
             bad: std::collections::BTreeMap::new(),
             decisions: VecDeque::new(),
         }
+    }
+
+    /// The same service in another plan. A tracker that `holds` no more says nothing any more.
+    pub(super) fn with_places(
+        mut self,
+        plan: ServicePlan,
+        holds: impl Fn(usize, &str) -> bool,
+    ) -> Self {
+        let moved = |instance: usize| {
+            let place = self.plan.members.iter().position(|(member, _)| *member == instance)?;
+            Some(plan.members[place].0)
+        };
+        let bad = std::mem::take(&mut self.bad).into_iter();
+        let bad = bad.filter_map(|((was, name), text)| Some(((moved(was)?, name), text)));
+        self.bad = bad.filter(|((instance, name), _)| holds(*instance, name)).collect();
+        self.plan = plan;
+        self
     }
 
     /// All instances of a group count as one.

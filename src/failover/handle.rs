@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::Plan;
 use crate::control::Outcome;
 use crate::control::outcome::exit;
 use crate::control::status::{InstanceStatus, ResourceStatus, ServiceStatus};
@@ -19,6 +20,11 @@ pub(super) enum Order {
     Standby {
         service: String,
         on: bool,
+        answer: oneshot::Sender<Outcome>,
+    },
+    /// Run another plan from now on.
+    Reload {
+        plan: Box<Plan>,
         answer: oneshot::Sender<Outcome>,
     },
     /// Give everything up, then end.
@@ -48,6 +54,13 @@ impl Handle {
     pub async fn standby(&self, service: &str, on: bool) -> Outcome {
         let (answer, answered) = oneshot::channel();
         let _ = self.orders.send(Order::Standby { service: service.to_owned(), on, answer });
+        answered.await.unwrap_or_else(|_| ending())
+    }
+
+    /// What `plan` leaves alone goes on; what it ends is given up in order first.
+    pub async fn reload(&self, plan: Plan) -> Outcome {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.orders.send(Order::Reload { plan: Box::new(plan), answer });
         answered.await.unwrap_or_else(|_| ending())
     }
 

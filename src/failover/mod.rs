@@ -18,6 +18,7 @@ mod binding;
 mod data;
 mod handle;
 pub mod plan;
+mod reload;
 mod runner;
 mod servers;
 mod steps;

@@ -12,6 +12,7 @@ use tokio::time::{interval, sleep, timeout};
 use super::binding::Binding;
 use super::data::data;
 use super::handle::{Handle, Order, View};
+use super::reload::Reload;
 use super::steps::Tools;
 use super::telling::Teller;
 use super::watching::Fed;
@@ -20,10 +21,9 @@ use crate::control::outcome::exit;
 use crate::control::status::InstanceStatus as ShownInstance;
 use crate::control::{Command, Handler, Outcome};
 use crate::election::failover::{Effect, Event, Notice, Peer, Phase};
-use crate::election::settings::TrackerSettings;
 use crate::election::{State, Time};
 use crate::service::{Note, clear};
-use crate::vrrp::{self, InstanceStatus, VrrpError};
+use crate::vrrp::{self, InstanceStatus, Placement, VrrpError};
 use crate::watch::{self, Reading, Watch};
 
 /// A resource that did not come up is tried again after so long.
@@ -33,8 +33,8 @@ const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// What the resources' threads hold in memory.
 const LOOK_LIMIT: Duration = Duration::from_secs(2);
 
-/// A step that ended, of the service at that place.
-type Ended = (usize, Result<(), String>);
+/// A step that ended, of the service on that resource.
+type Ended = (String, Result<(), String>);
 
 #[derive(Debug)]
 pub struct Runner {
@@ -51,26 +51,25 @@ pub fn new(plan: Plan) -> (Handle, Runner) {
     (handle, Runner { plan, orders, view })
 }
 
-struct Loop<H> {
+pub(super) struct Loop<H> {
     resources: Rc<H>,
-    bindings: Vec<Binding>,
+    pub(super) bindings: Vec<Binding>,
     note: Note,
-    commands: mpsc::Sender<vrrp::Command>,
+    pub(super) commands: mpsc::Sender<vrrp::Command>,
     instances: Watched<Vec<InstanceStatus>>,
     ended: mpsc::UnboundedSender<Ended>,
     view: Rc<RefCell<View>>,
-    is_ending: bool,
-    fed: Vec<Fed>,
-    /// The trackers of each instance.
-    settings: Vec<Vec<TrackerSettings>>,
-}
-
-fn trackers_of(placement: &vrrp::Placement) -> Vec<TrackerSettings> {
-    placement.settings.trackers.clone()
+    pub(super) is_ending: bool,
+    pub(super) watching: watch::Plan,
+    pub(super) fed: Vec<Fed>,
+    pub(super) placements: Vec<Placement>,
+    /// Asked for, and waiting for services that end with it.
+    pub(super) reload: Option<Reload>,
 }
 
 impl Runner {
-    /// Runs until [`Handle::shut_down`], or until VRRP fails; gives everything up before it returns.
+    /// Runs until [`Handle::shut_down`], or until VRRP fails; gives everything up before it returns,
+    /// in both cases.
     pub async fn run<H: Handler + 'static>(
         mut self,
         resources: Rc<H>,
@@ -82,7 +81,7 @@ impl Runner {
         }
         sleep(self.plan.startup_delay).await;
         let groups = self.plan.vrrp.groups.clone();
-        let settings: Vec<_> = self.plan.vrrp.instances.iter().map(trackers_of).collect();
+        let placements = self.plan.vrrp.instances.clone();
         let vrrp::Handle { commands, mut occurrences, mut status, thread } =
             vrrp::spawn(self.plan.vrrp)?;
         let (ended, mut steps) = mpsc::unbounded_channel();
@@ -98,17 +97,28 @@ impl Runner {
             view: self.view,
             is_ending: false,
             fed: self.plan.fed,
-            settings,
+            placements,
+            reload: None,
+            watching: self.plan.watch.clone(),
         };
         let servers = self.plan.watch.servers.clone();
         let mut teller = Teller::start(self.plan.telling, groups, servers);
         let mut watch = Watch::start(self.plan.watch);
         let mut look = interval(LOOK_PAUSE);
-        state.begin();
+        let mut vrrp_runs = true;
+        (0..state.bindings.len()).for_each(|service| state.begin(service));
         loop {
             state.show();
             if state.is_ending && state.is_idle() {
                 break;
+            }
+            if let Some(applied) = state.reload_if_due().await {
+                if let Some(plan) = applied.watch {
+                    let old = std::mem::replace(&mut watch, Watch::start(plan));
+                    // What they find is no news any more; their programs are ended in peace.
+                    spawn_local(old.stop());
+                }
+                teller.prepare(applied.next);
             }
             let wake = state.deadline();
             tokio::select! {
@@ -116,16 +126,21 @@ impl Runner {
                 order = self.orders.recv() => {
                     state.obey(order.unwrap_or(Order::Shutdown));
                 }
-                Some((service, result)) = steps.recv() => {
+                Some((resource, result)) = steps.recv() => {
                     // What the step changed is known before its end is.
                     state.look().await;
-                    state.give(service, Event::StepEnded(result));
-                }
-                changed = status.changed() => {
-                    if changed.is_err() {
-                        break;
+                    if let Some(service) = state.find(&resource) {
+                        state.give(service, Event::StepEnded(result));
                     }
-                    state.follow_vrrp();
+                }
+                changed = status.changed(), if vrrp_runs => {
+                    vrrp_runs = changed.is_ok();
+                    if vrrp_runs {
+                        state.follow_vrrp();
+                    } else {
+                        tracing::error!("VRRP failed: services are given up, resources go on");
+                        state.obey(Order::Shutdown);
+                    }
                 }
                 Some(report) = watch.reports.recv() => {
                     teller.server(&report);
@@ -167,19 +182,15 @@ async fn until(deadline: Option<Time>) {
 }
 
 impl<H: Handler + 'static> Loop<H> {
-    fn begin(&mut self) {
-        for binding in &self.bindings {
-            let (resources, name) = (self.resources.clone(), binding.plan.resource.clone());
-            spawn_local(bring_up(resources, name));
-        }
-        for service in 0..self.bindings.len() {
-            if self.bindings[service].plan.standby_note.exists() {
-                self.give(service, Event::Standby(true));
-            }
+    pub(super) fn begin(&mut self, service: usize) {
+        let plan = &self.bindings[service].plan;
+        spawn_local(bring_up(self.resources.clone(), plan.resource.clone()));
+        if plan.standby_note.exists() {
+            self.give(service, Event::Standby(true));
         }
     }
 
-    fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.bindings.iter().all(|binding| binding.coordinator.phase() == Phase::Idle)
     }
 
@@ -204,6 +215,7 @@ impl<H: Handler + 'static> Loop<H> {
                     self.give(service, Event::Shutdown);
                 }
             }
+            Order::Reload { plan, answer } => self.begin_reload(*plan, answer),
             Order::Handover { service: name, answer } => {
                 let Some(service) = self.find(&name) else {
                     let _ = answer.send(no_such_service(&name));
@@ -246,7 +258,7 @@ impl<H: Handler + 'static> Loop<H> {
     }
 
     /// By the name of the instance or of the resource.
-    fn find(&self, name: &str) -> Option<usize> {
+    pub(super) fn find(&self, name: &str) -> Option<usize> {
         self.bindings
             .iter()
             .position(|binding| binding.plan.name == name || binding.plan.resource == name)
@@ -301,7 +313,7 @@ impl<H: Handler + 'static> Loop<H> {
         // Servers have no part in the election.
         let watch::Report::Tracker { tracker, reading, reason } = report else { return };
         for (instance, tracker) in self.fed[*tracker].clone() {
-            let settings = &self.settings[instance][tracker];
+            let settings = self.placements[instance].settings.trackers[tracker].clone();
             let is_member = |binding: &Binding| {
                 binding.plan.members.iter().any(|(member, _)| *member == instance)
             };
@@ -314,16 +326,12 @@ impl<H: Handler + 'static> Loop<H> {
                     let text = format!("{}: {reason}", settings.name);
                     let bad = &mut self.bindings[service].bad;
                     match is_bad != settings.reverse {
-                        true => drop(bad.insert((instance, tracker), text)),
-                        false => drop(bad.remove(&(instance, tracker))),
+                        true => drop(bad.insert((instance, settings.name.clone()), text)),
+                        false => drop(bad.remove(&(instance, settings.name.clone()))),
                     }
                     let first = bad.values().next().cloned();
                     self.give(service, Event::Unfit(first));
-                    vrrp::Command::Tracker {
-                        instance,
-                        tracker,
-                        good: !self.settings[instance][tracker].reverse,
-                    }
+                    vrrp::Command::Tracker { instance, tracker, good: !settings.reverse }
                 }
                 (_, Reading::Number(number)) => {
                     vrrp::Command::TrackerNumber { instance, tracker, number }
@@ -347,8 +355,10 @@ impl<H: Handler + 'static> Loop<H> {
     fn occurred(&mut self, occurrence: &vrrp::Occurrence) {
         use crate::election::Notice as Said;
         if let vrrp::OccurrenceKind::Said(Said::SilentMaster) = occurrence.kind {
+            // By name: places may be those of a plan that was replaced since.
+            let name_of = |member: usize| &self.placements[member].settings.name;
             let is_member = |binding: &Binding| {
-                binding.plan.members.iter().any(|(member, _)| *member == occurrence.instance)
+                binding.plan.members.iter().any(|(member, _)| *name_of(*member) == occurrence.name)
             };
             if let Some(service) = self.bindings.iter().position(is_member) {
                 self.give(service, Event::MasterSilent);
@@ -356,7 +366,7 @@ impl<H: Handler + 'static> Loop<H> {
         }
     }
 
-    fn give(&mut self, service: usize, event: Event) {
+    pub(super) fn give(&mut self, service: usize, event: Event) {
         let mut effects = Vec::new();
         self.bindings[service].coordinator.handle(vrrp::now(), event, &mut effects);
         for effect in effects {
@@ -411,7 +421,7 @@ impl<H: Handler + 'static> Loop<H> {
             && let Err(error) = self.note.hold(&plan.estate())
         {
             let result = Err(format!("cannot note what is started: {error}"));
-            let _ = self.ended.send((service, result));
+            let _ = self.ended.send((plan.resource, result));
             return;
         }
         if plan.actions[step] == Action::Addresses {
@@ -422,9 +432,12 @@ impl<H: Handler + 'static> Loop<H> {
         }
         let binding = &mut self.bindings[service];
         binding.cancel = Cancel::new(false);
+        let member_name =
+            |(member, _): &(usize, usize)| self.placements[*member].settings.name.clone();
         let tools = Tools {
             resources: self.resources.clone(),
             instances: self.instances.clone(),
+            members: plan.members.iter().map(member_name).collect(),
             cancel: binding.cancel.subscribe(),
         };
         let ended = self.ended.clone();
@@ -433,7 +446,7 @@ impl<H: Handler + 'static> Loop<H> {
                 None => tools.perform(&plan, step).await,
                 Some(force) => tools.undo(&plan, step, force).await,
             };
-            let _ = ended.send((service, result));
+            let _ = ended.send((plan.resource, result));
         });
     }
 

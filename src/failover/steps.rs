@@ -25,6 +25,8 @@ const ADDRESS_LIMIT: Duration = Duration::from_secs(2);
 pub(super) struct Tools<H> {
     pub(super) resources: Rc<H>,
     pub(super) instances: watch::Receiver<Vec<InstanceStatus>>,
+    /// The names of those whose addresses belong to the service.
+    pub(super) members: Vec<String>,
     /// True: the step is not wanted any more.
     pub(super) cancel: watch::Receiver<bool>,
 }
@@ -40,7 +42,7 @@ impl<H: Handler> Tools<H> {
                 file_system.perform().await.map_err(|error| error.to_string())
             }
             Action::Addresses => {
-                self.addresses(plan, true).await;
+                self.addresses(true).await;
                 Ok(())
             }
             // A start may take minutes: it ends when it is not wanted any more.
@@ -72,7 +74,7 @@ impl<H: Handler> Tools<H> {
                 }
             }
             Action::Addresses => {
-                self.addresses(plan, false).await;
+                self.addresses(false).await;
                 Ok(())
             }
             // What hangs on frozen data would never stop: see the coordinator's order by force.
@@ -101,10 +103,11 @@ impl<H: Handler> Tools<H> {
     }
 
     /// The router was told already: a program that binds to an address must find it there.
-    async fn addresses(&mut self, plan: &ServicePlan, wanted: bool) {
+    async fn addresses(&mut self, wanted: bool) {
+        let members = &self.members;
         let are_so = |instances: &Vec<InstanceStatus>| {
-            let mut members = plan.members.iter().filter_map(|(member, _)| instances.get(*member));
-            members.all(|instance| instance.has_addresses == wanted)
+            let mut own = instances.iter().filter(|instance| members.contains(&instance.name));
+            own.all(|instance| instance.has_addresses == wanted)
         };
         let _ = timeout(ADDRESS_LIMIT, self.instances.wait_for(are_so)).await;
     }

@@ -1,6 +1,9 @@
 //! From `notify...`, `smtp_alert` and their like to whom is told what.
 
+use std::collections::VecDeque;
 use std::time::Duration;
+
+use tokio::task::spawn_local;
 
 use super::plan::PlanError;
 use super::watching::{identity, program};
@@ -145,6 +148,18 @@ pub(super) struct Teller {
     notifier: Notifier,
     groups: Vec<(Group, Option<EventState>)>,
     servers: Vec<watch::VirtualServer>,
+    /// Counts once VRRP says that it runs the new plan; what comes before is of the old one.
+    next: VecDeque<Next>,
+}
+
+/// What a new plan tells.
+#[derive(Debug)]
+pub(super) struct Next {
+    pub(super) telling: Telling,
+    pub(super) groups: Vec<Group>,
+    pub(super) servers: Vec<watch::VirtualServer>,
+    /// Of its instances.
+    pub(super) names: Vec<String>,
 }
 
 impl Teller {
@@ -155,19 +170,51 @@ impl Teller {
     ) -> Self {
         let notifier = telling.open();
         let groups = groups.into_iter().map(|group| (group, None)).collect();
-        Self { telling, notifier, groups, servers }
+        Self { telling, notifier, groups, servers, next: VecDeque::new() }
+    }
+
+    /// VRRP was given another plan, and says itself from when on it counts. Servers do so at once.
+    pub(super) fn prepare(&mut self, next: Next) {
+        self.servers.clone_from(&next.servers);
+        self.telling.servers.clone_from(&next.telling.servers);
+        self.next.push_back(next);
+    }
+
+    fn turn_over(&mut self) {
+        let Some(Next { telling, groups, .. }) = self.next.pop_front() else { return };
+        if (&telling.fifos, &telling.mail) != (&self.telling.fifos, &self.telling.mail) {
+            let old = std::mem::replace(&mut self.notifier, telling.open());
+            spawn_local(old.stop(STOP_LIMIT));
+        }
+        let told = |name: &str| {
+            self.groups.iter().find(|(group, _)| group.name == name).and_then(|(_, told)| *told)
+        };
+        let groups = groups.into_iter().map(|group| (told(&group.name), group));
+        self.groups = groups.map(|(told, group)| (group, told)).collect();
+        self.telling = telling;
+    }
+
+    /// It ends because the plan that follows does not have it.
+    fn is_deleted(&self, name: &String) -> bool {
+        self.next.front().is_some_and(|next| !next.names.contains(name))
     }
 
     /// An instance changed its state; its group follows when all of it did.
     pub(super) fn instance(&mut self, occurrence: &vrrp::Occurrence, instances: &[InstanceStatus]) {
-        let vrrp::OccurrenceKind::Notify { state, priority } = occurrence.kind else { return };
-        let event = Event {
-            subject: Subject::Instance,
-            name: occurrence.name.clone(),
-            state: event_state(state),
-            priority,
+        let (state, priority) = match occurrence.kind {
+            vrrp::OccurrenceKind::Notify { state, priority } => (event_state(state), priority),
+            vrrp::OccurrenceKind::Reloaded => return self.turn_over(),
+            _ => return,
         };
         if let Some(hooks) = self.telling.instances.get(occurrence.instance) {
+            let name = occurrence.name.clone();
+            let state = match &hooks.deleted {
+                _ if state != EventState::Stop || !self.is_deleted(&name) => state,
+                Some(_) => EventState::Deleted,
+                // As keepalived has it without `notify_deleted`.
+                None => EventState::Fault,
+            };
+            let event = Event { subject: Subject::Instance, name, state, priority };
             self.notifier.tell(&event, hooks);
         }
         for (place, (group, told)) in self.groups.iter_mut().enumerate() {

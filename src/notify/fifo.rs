@@ -23,7 +23,7 @@ const LINE_BYTES_MAX: usize = 4096;
 /// Until a program that ended is started again.
 const PAUSE: Duration = Duration::from_secs(5);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FifoSettings {
     pub path: PathBuf,
     /// Whose the pipe is, if it is made here.

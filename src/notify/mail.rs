@@ -20,7 +20,7 @@ const WAITING_MAX: usize = 64;
 const REPLY_BYTES_MAX: u64 = 2048;
 const REPLY_LINES_MAX: usize = 64;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MailSettings {
     pub host: String,
     pub port: u16,

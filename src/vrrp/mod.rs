@@ -29,7 +29,7 @@ mod slot;
 pub mod socket;
 
 pub use guard::GuardProgram;
-pub use reload::{Change, Difference, difference};
+pub use reload::{Change, Difference, check, difference};
 pub use router::run;
 
 use crate::election::check::Counters;
@@ -73,8 +73,9 @@ pub enum Command {
     Yield { instance: usize },
     /// The same for one that weighs by a number (`track_file`).
     TrackerNumber { instance: usize, tracker: usize, number: i64 },
-    /// Run another plan from now on. What it leaves alone keeps its state without a gap; what it
-    /// changes begins again; what it does not have is released. Places in later commands,
+    /// Run another plan from now on. What it leaves alone, or changes in a way that neighbours do not
+    /// see, keeps its state without a gap; what else it changes begins again; what it does not have
+    /// is released. Places in later commands,
     /// occurrences and status are those of the new plan.
     Reload { plan: Plan, answer: oneshot::Sender<Result<Difference, VrrpError>> },
     /// Release what is held, then end.
@@ -96,6 +97,8 @@ pub enum OccurrenceKind {
         priority: u8,
     },
     Said(Notice),
+    /// Not of an instance: places and names are those of another plan from here on.
+    Reloaded,
     /// The kernel refused to send, which a filter does as well as a missing route.
     CannotSend(String),
 }

@@ -1,6 +1,7 @@
 //! Another plan in place of the one that runs. Instances are known by their names: one whose settings
 //! are the same word for word goes on, Master or Backup, without a gap in its adverts and without an
-//! announcement (vrrp.md 6.2 row 16); others begin again.
+//! announcement (vrrp.md 6.2 row 16); so does one of which neighbours see the same but the priority.
+//! Others begin again.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +13,17 @@ use crate::election::Event;
 /// What becomes of an instance of the new plan; `was` is its place in the old one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    Unchanged { was: usize },
-    Changed { was: usize },
+    Unchanged {
+        was: usize,
+    },
+    /// Goes on under other settings ([`crate::election::InstanceSettings::is_same_router`]).
+    Adopted {
+        was: usize,
+    },
+    /// Ends, and begins again.
+    Changed {
+        was: usize,
+    },
     New,
 }
 
@@ -30,7 +40,7 @@ impl Difference {
     fn ended(&self) -> impl Iterator<Item = usize> {
         let changed = self.instances.iter().filter_map(|change| match change {
             Change::Changed { was } => Some(*was),
-            Change::Unchanged { .. } | Change::New => None,
+            Change::Unchanged { .. } | Change::Adopted { .. } | Change::New => None,
         });
         self.gone.iter().copied().chain(changed)
     }
@@ -42,6 +52,7 @@ pub fn difference(old: &[Placement], new: &[Placement]) -> Difference {
         old.iter().enumerate().map(|(place, placement)| (name(placement), place)).collect();
     let instances = new.iter().map(|placement| match places.remove(&placement.settings.name) {
         Some(was) if old[was] == *placement => Change::Unchanged { was },
+        Some(was) if goes_on(&old[was], placement) => Change::Adopted { was },
         Some(was) => Change::Changed { was },
         None => Change::New,
     });
@@ -50,12 +61,24 @@ pub fn difference(old: &[Placement], new: &[Placement]) -> Difference {
     let kept: Vec<usize> = instances
         .iter()
         .filter_map(|change| match change {
-            Change::Unchanged { was } | Change::Changed { was } => Some(*was),
+            Change::Unchanged { was } | Change::Adopted { was } | Change::Changed { was } => {
+                Some(*was)
+            }
             Change::New => None,
         })
         .collect();
     let gone = (0..old.len()).filter(|place| !kept.contains(place)).collect();
     Difference { instances, gone }
+}
+
+fn goes_on(old: &Placement, new: &Placement) -> bool {
+    old.interface == new.interface && old.settings.is_same_router(&new.settings)
+}
+
+/// Whether [`super::Command::Reload`] would take it.
+pub fn check(plan: &Plan) -> Result<(), VrrpError> {
+    instances(&plan.instances)?;
+    check_groups(plan)
 }
 
 impl Router {
@@ -68,13 +91,15 @@ impl Router {
         for place in difference.ended() {
             self.end(place);
         }
+        // What is told from here on is of the new plan.
+        self.tell_reloaded();
         let mut told = followed(&plan.instances);
         let mut old_instances: Vec<_> = self.instances.drain(..).map(Some).collect();
         let mut old_slots: Vec<_> = self.slots.drain(..).map(Some).collect();
         let old_addresses = std::mem::take(&mut self.has_addresses);
         for (place, (change, fresh)) in difference.instances.iter().zip(fresh).enumerate() {
             let kept = match *change {
-                Change::Unchanged { was } => {
+                Change::Unchanged { was } | Change::Adopted { was } => {
                     old_instances[was].take().zip(old_slots[was].take()).map(|kept| (was, kept))
                 }
                 Change::Changed { .. } | Change::New => None,
@@ -85,7 +110,7 @@ impl Router {
                         let same = self
                             .followed
                             .iter()
-                            .find(|old| old.instance == was && old.tracker == followed.tracker);
+                            .find(|old| old.instance == was && old.interface == followed.interface);
                         followed.told = same.and_then(|old| old.told);
                     }
                     (instance, slot, old_addresses[was])
@@ -99,17 +124,33 @@ impl Router {
         self.followed = told;
         self.groups = plan.groups;
         self.placements = plan.instances;
+        for (place, change) in difference.instances.iter().enumerate() {
+            if matches!(change, Change::Adopted { .. }) {
+                self.adopt(place);
+            }
+        }
         if let Err(error) = self.look_around() {
             tracing::error!("cannot see the interfaces: {error}");
         }
         for (place, change) in difference.instances.iter().enumerate() {
-            if !matches!(change, Change::Unchanged { .. }) {
+            if matches!(change, Change::Changed { .. } | Change::New) {
                 self.give(place, Event::Start);
             }
         }
         // Members that were waited for may be gone.
         self.settle();
         Ok(difference)
+    }
+
+    /// Other settings, the same instance.
+    fn adopt(&mut self, place: usize) {
+        let now = now();
+        let mut effects = Vec::new();
+        let settings = self.placements[place].settings.clone();
+        self.instances[place].adopt(now, settings, &mut effects);
+        for effect in effects {
+            self.perform(now, place, effect);
+        }
     }
 
     /// Without its group, which has other members from now on.
@@ -141,7 +182,7 @@ mod tests {
     fn instances_are_known_by_their_names() {
         let old = [placement("A", 1), placement("B", 2), placement("C", 3), placement("D", 4)];
         let mut changed = placement("C", 3);
-        changed.settings.priority = 99;
+        changed.settings.advert_interval_us *= 2;
         let mut moved = placement("D", 4);
         moved.interface = "eth1".to_owned();
         let new = [placement("E", 5), changed, placement("A", 1), moved];
@@ -165,12 +206,18 @@ mod tests {
     }
 
     #[test]
-    fn a_tracker_more_or_another_interface_to_follow_is_a_change() {
+    fn what_neighbours_do_not_see_begins_nothing_again() {
         let old = placement("A", 1);
         let mut followed = old.clone();
         followed.tracked_interfaces.push((0, "eth1".to_owned()));
         let changed = [Change::Changed { was: 0 }];
-        assert_eq!(difference(from_ref(&old), &[followed]).instances, changed);
+        let goes_on = [Change::Adopted { was: 0 }];
+        assert_eq!(difference(from_ref(&old), &[followed]).instances, goes_on);
+        let mut lower = old.clone();
+        lower.settings.priority = 99;
+        assert_eq!(difference(from_ref(&old), &[lower.clone()]).instances, goes_on);
+        lower.settings.priority = 255;
+        assert_eq!(difference(from_ref(&old), &[lower]).instances, changed, "an owner");
         let mut bound = old.clone();
         bound.settings.bound = true;
         assert_eq!(difference(from_ref(&old), &[bound]).instances, changed);

@@ -206,8 +206,11 @@ impl Router {
             }
             Command::Yield { instance } => (instance, Event::Yield),
             Command::Reload { plan, answer } => {
+                let result = self.reload(plan);
+                // Before the answer: places in the status are those of the new plan from then on.
+                self.tell_status();
                 // Whoever asked may be gone; the plan counts all the same.
-                let _ = answer.send(self.reload(plan));
+                let _ = answer.send(result);
                 return;
             }
             Command::Stop => return,
@@ -359,6 +362,11 @@ impl Router {
     fn tell(&self, instance: usize, kind: OccurrenceKind) {
         let name = self.instances[instance].settings().name.clone();
         // Whoever does not listen must not delay an advertisement.
+        let _ = self.outlet.occurrences.try_send(Occurrence { instance, name, kind });
+    }
+
+    pub(super) fn tell_reloaded(&self) {
+        let (instance, name, kind) = (0, String::new(), OccurrenceKind::Reloaded);
         let _ = self.outlet.occurrences.try_send(Occurrence { instance, name, kind });
     }
 

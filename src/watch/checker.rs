@@ -13,7 +13,7 @@ use super::tally::Retries;
 use super::tcp::Target;
 use crate::program::{self, Ending, Program};
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checker {
     pub check: Check,
     pub delay_loop: Duration,
@@ -27,14 +27,14 @@ pub struct Checker {
     pub logs_all_failures: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Check {
     Tcp(Target),
     Get(GetCheck),
     Misc(MiscCheck),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MiscCheck {
     /// Its limit is `misc_timeout`; absent: `delay_loop`.
     pub program: Program,

@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Longer than any number; what follows is not read.
 const TEXT_BYTES_MAX: u64 = 128;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileTracker {
     pub name: String,
     pub path: PathBuf,

@@ -16,7 +16,7 @@ use super::tls;
 /// A server may be silent for `connect_timeout`, and not drip for longer than so many of these.
 const EXCHANGE_TIMEOUTS: u32 = 6;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GetCheck {
     pub target: Target,
     pub is_tls: bool,
@@ -26,7 +26,7 @@ pub struct GetCheck {
     pub urls: Vec<Url>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
     pub path: String,
     /// Of the url, the checker or the real server; absent: the address.

@@ -55,13 +55,13 @@ const REPORTS_MAX: usize = 1024;
 /// From asking watchers to end to ending them: their programs have [`GRACE`], and the rest is quick.
 const STOP_LIMIT: Duration = GRACE.saturating_add(Duration::from_secs(1));
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     pub trackers: Vec<Tracker>,
     pub servers: Vec<VirtualServer>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tracker {
     Script(ScriptTracker),
     Process(ProcessTracker),

@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How soon a new one is: a walk through a thousand processes takes about 10 ms.
 const SEARCH: Duration = Duration::from_millis(500);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessTracker {
     pub name: String,
     pub pattern: ProcessPattern,

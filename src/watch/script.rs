@@ -9,7 +9,7 @@ use super::tally::RiseAndFall;
 use super::{Outlet, Reading};
 use crate::program::{self, Ending, Outcome, Program};
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScriptTracker {
     pub name: String,
     /// Its limit is `timeout`; absent: as long as `interval`.

@@ -15,7 +15,7 @@ use crate::program::Program;
 /// Checkers have one finding under way each; who has more waits.
 const FINDINGS_MAX: usize = 64;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VirtualServer {
     pub service: Service,
     pub quorum: u32,
@@ -27,7 +27,7 @@ pub struct VirtualServer {
     pub real_servers: Vec<RealServer>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RealServer {
     pub service: Service,
     pub weight: u32,

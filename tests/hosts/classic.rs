@@ -64,8 +64,12 @@ impl Keepalived {
     }
 
     fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    fn signal(&self, signal: Signal) {
         let id = Pid::from_raw(self.id() as i32).expect("our child");
-        kill_process(id, Signal::TERM).expect("our child");
+        kill_process(id, signal).expect("our child");
     }
 }
 
@@ -136,6 +140,73 @@ fn the_nginx_pair_follows_its_check() {
     let took = wait_until("the second one serves", LIMIT, || lab.holds_address(Host::B));
     assert!(took < Duration::from_secs(3), "priority 0 was sent: {took:?}");
     assert!(!lab.holds_address(Host::A));
+}
+
+/// What monitoring and `systemctl reload` send.
+#[test]
+fn signals_show_and_reload_and_end_nothing() {
+    let Some(lab) = Lab::new() else { return };
+    let told = lab.file("told");
+    let notify = format!("#!/bin/sh\necho \"$@\" >> {}\n", told.display());
+    let notify = script(&lab, "notify.sh", &notify);
+    let config = |changes: &[(&str, &str)]| {
+        let mut text = with_scripts(
+            NGINX[0],
+            &[
+                ("/usr/local/sbin/check_ng.sh", "/bin/true".to_owned()),
+                (
+                    "    track_script {",
+                    format!("    notify {}\n    track_script {{", notify.display()),
+                ),
+            ],
+        );
+        for (old, new) in changes {
+            assert!(text.contains(old), "the file has no '{old}'");
+            text = text.replace(old, new);
+        }
+        text
+    };
+    let file = lab.file("A.conf");
+    let log = || fs::read_to_string(lab.file("A.log")).unwrap_or_default();
+    let mut node = Keepalived::start(&lab, Host::A, &config(&[]));
+    wait_until("it serves", LIMIT, || lab.holds_address(Host::A));
+    let told = || fs::read_to_string(&told).unwrap_or_default();
+    wait_until("the last program has run", LIMIT, || told().lines().count() == 2);
+
+    for signal in [Signal::USR1, Signal::USR2] {
+        let shown = || log().matches("(VI_1) MASTER priority 100").count();
+        let before = shown();
+        node.signal(signal);
+        wait_until("it says what runs", LIMIT, || shown() > before);
+    }
+
+    // A mistake changes nothing.
+    fs::write(&file, config(&[("priority 100", "priority many")])).expect("written");
+    node.signal(Signal::HUP);
+    wait_until("it says what is wrong", LIMIT, || log().contains("not reloaded"));
+    assert!(lab.holds_address(Host::A));
+
+    fs::write(&file, config(&[("priority 100", "priority 120")])).expect("written");
+    node.signal(Signal::HUP);
+    let goes_on = "configuration reloaded: VI_1 goes on under other settings";
+    wait_until("it is reloaded", LIMIT, || log().contains(goes_on));
+    let shown = || log().contains("(VI_1) MASTER priority 120");
+    wait_until("the new priority counts", LIMIT, || {
+        node.signal(Signal::USR1);
+        shown()
+    });
+    assert!(lab.holds_address(Host::A));
+    assert_eq!(told().lines().count(), 2, "nothing has happened: {}", told());
+
+    fs::write(&file, config(&[("vrrp_instance VI_1", "vrrp_instance VI_2")])).expect("written");
+    node.signal(Signal::HUP);
+    wait_until("it is another one", LIMIT, || {
+        log().contains("configuration reloaded: VI_2 is new, VI_1 ends")
+    });
+    wait_until("the deleted one is told", LIMIT, || told().contains("INSTANCE VI_1 FAULT 120"));
+    wait_until("the new one serves", LIMIT, || told().contains("INSTANCE VI_2 MASTER 100"));
+    wait_until("under the same address", LIMIT, || lab.holds_address(Host::A));
+    assert!(!node.has_ended());
 }
 
 #[test]

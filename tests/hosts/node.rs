@@ -365,6 +365,7 @@ fn node_process() {
                         println!("notify {state:?} {priority}");
                     }
                     Some(OccurrenceKind::Said(notice)) => println!("said {notice}"),
+                    Some(OccurrenceKind::Reloaded) => {}
                     Some(OccurrenceKind::CannotSend(error)) => println!("error {error}"),
                     None => break,
                 },

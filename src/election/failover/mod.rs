@@ -45,7 +45,7 @@ pub enum StepKind {
     Command,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceSettings {
     pub steps: Vec<Step>,
     /// The takeover policy lets only one of two nodes go on that do not see each other.
