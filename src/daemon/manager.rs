@@ -24,6 +24,8 @@ use crate::engine::event::{RepairFrom, Verb};
 
 /// How long clients get to go away, and a resource to go down, when the daemon ends.
 const DISMISS_LIMIT: Duration = Duration::from_secs(3);
+/// How long the address stays for programs that are still being answered.
+const SEND_AWAY_LIMIT: Duration = Duration::from_millis(500);
 const LAST_DOWN_LIMIT: Duration = Duration::from_secs(15);
 /// How long a thread may take to end: its disk operations have mostly ended before.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -370,6 +372,23 @@ impl Manager {
         false
     }
 
+    /// They get the answers that are on their way and come back where the address is next.
+    async fn send_programs_away(&self, name: &str) {
+        let Some(running) = self.find(name) else { return };
+        running.handle.send_programs_away();
+        let mut changes = self.changes.subscribe();
+        let gone = async {
+            while let Ok(snapshot) = running.handle.snapshot().await {
+                if snapshot.clients.iter().all(|client| client.is_kernel)
+                    || changes.changed().await.is_err()
+                {
+                    return;
+                }
+            }
+        };
+        let _ = timeout(SEND_AWAY_LIMIT, gone).await;
+    }
+
     async fn clients_gone(&self, running: &Running) {
         let mut changes = self.changes.subscribe();
         while let Ok(snapshot) = running.handle.snapshot().await {
@@ -416,6 +435,10 @@ fn went_down(name: &str) -> Outcome {
 pub(super) struct Desk(pub(super) Rc<Manager>);
 
 impl Handler for Desk {
+    async fn send_programs_away(&self, resource: &str) {
+        self.0.send_programs_away(resource).await;
+    }
+
     async fn perform(&self, resource: Option<&str>, command: &Command) -> Outcome {
         let manager = &self.0;
         if *command == Command::Shutdown {

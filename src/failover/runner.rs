@@ -9,13 +9,13 @@ use tokio::sync::watch::{Receiver as Watched, Sender as Cancel};
 use tokio::task::spawn_local;
 use tokio::time::{interval, sleep, timeout};
 
+use super::Plan;
 use super::binding::Binding;
 use super::data::data;
 use super::handle::{Handle, Order, View};
-use super::steps::Tools;
+use super::steps::{Tools, tell};
 use super::telling::Teller;
 use super::watching::Fed;
-use super::{Action, Plan};
 use crate::control::outcome::exit;
 use crate::control::status::InstanceStatus as ShownInstance;
 use crate::control::{Command, Handler, Outcome};
@@ -338,10 +338,7 @@ impl<H: Handler + 'static> Loop<H> {
     }
 
     fn tell(&self, command: vrrp::Command) {
-        if let Err(error) = self.commands.try_send(command) {
-            // It takes a thousand commands that are not taken: the thread is gone or stuck.
-            tracing::error!("VRRP does not listen: {error}");
-        }
+        tell(&self.commands, command);
     }
 
     fn occurred(&mut self, occurrence: &vrrp::Occurrence) {
@@ -414,17 +411,12 @@ impl<H: Handler + 'static> Loop<H> {
             let _ = self.ended.send((service, result));
             return;
         }
-        if plan.actions[step] == Action::Addresses {
-            for (instance, _) in &plan.members {
-                let (instance, serves) = (*instance, undo.is_none());
-                self.tell(vrrp::Command::Serve { instance, serves });
-            }
-        }
         let binding = &mut self.bindings[service];
         binding.cancel = Cancel::new(false);
         let tools = Tools {
             resources: self.resources.clone(),
             instances: self.instances.clone(),
+            commands: self.commands.clone(),
             cancel: binding.cancel.subscribe(),
         };
         let ended = self.ended.clone();

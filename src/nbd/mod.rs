@@ -39,7 +39,8 @@ pub mod wire;
 pub use client::{Client, ClientEvent, ClientId, GoneReason};
 pub use export::{Context, Contexts, Directory, ExportInfo};
 pub use listener::{
-    Accepted, Handover, Listener, ListenerError, ListenerLimits, Origin, UnixOptions,
+    Accepted, CONNECTION_LIMIT, Handover, Listener, ListenerError, ListenerLimits, Origin,
+    UnixOptions,
 };
 pub use negotiation::{Limits, Negotiated, NegotiationError, negotiate};
 pub use reply::{Extent, Reply};
