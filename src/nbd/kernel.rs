@@ -72,11 +72,34 @@ pub struct Patience {
     pub reconnect_s: u64,
 }
 
+/// What the kernel is told of an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub size_bytes: u64,
+    pub block_bytes: u32,
+    /// Transmission flags. FLUSH must be among them, or fsync becomes a no-op (nbd.md 0.2).
+    pub flags: u16,
+}
+
+impl Shape {
+    pub fn of(export: &ExportInfo) -> Self {
+        Self {
+            size_bytes: export.size_bytes,
+            block_bytes: export.minimum_block_bytes,
+            flags: export.transmission_flags(false),
+        }
+    }
+}
+
 /// Who may give the device new sockets. The kernel keeps it with the device and asks for it
 /// (since 5.14).
 pub fn identifier(node: &str, resource: &str, run_dir: &Path) -> String {
-    let text = format!("twinblk {resource} of {node} in {}", run_dir.display());
-    text[..text.floor_char_boundary(IDENTIFIER_BYTES_MAX)].to_owned()
+    shortened(&format!("twinblk {resource} of {node} in {}", run_dir.display()))
+}
+
+/// An identifier as the kernel keeps it.
+pub fn shortened(identifier: &str) -> String {
+    identifier[..identifier.floor_char_boundary(IDENTIFIER_BYTES_MAX)].to_owned()
 }
 
 /// What the kernel counts as negotiated: simple replies, no contexts.
@@ -94,9 +117,11 @@ pub fn is_available() -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Makes `export` a block device. Returns its number and our ends of the sockets, to be served.
+/// Makes an export a block device: `index`, or one that the kernel chooses. Returns its number and
+/// our ends of the sockets, to be served.
 pub fn connect(
-    export: &ExportInfo,
+    shape: &Shape,
+    index: Option<u32>,
     sockets: usize,
     patience: Patience,
     identifier: &str,
@@ -106,12 +131,11 @@ pub fn connect(
         let (ours, theirs) = pairs(sockets)?;
         let theirs_fds: Vec<BorrowedFd<'_>> = theirs.iter().map(AsFd::as_fd).collect();
         let settings = DeviceSettings {
-            index: None,
-            size_bytes: Some(export.size_bytes),
-            block_size_bytes: Some(u64::from(export.minimum_block_bytes)),
+            index,
+            size_bytes: Some(shape.size_bytes),
+            block_size_bytes: Some(u64::from(shape.block_bytes)),
             timeout_s: Some(patience.request_s),
-            // FLUSH must be among them, or fsync becomes a no-op (nbd.md 0.2).
-            server_flags: Some(u64::from(export.transmission_flags(false))),
+            server_flags: Some(u64::from(shape.flags)),
             dead_connection_timeout_s: Some(patience.reconnect_s),
             backend_identifier: Some(identifier),
             sockets: &theirs_fds,
@@ -121,6 +145,7 @@ pub fn connect(
                 enlarge_requests(index);
                 return Ok((index, ours));
             }
+            Err(NetlinkError::Refused(Errno::BUSY)) if index.is_some() => break,
             Err(NetlinkError::Refused(Errno::BUSY | Errno::NOENT)) => {}
             Err(NetlinkError::Refused(Errno::NOMEM | Errno::NOSPC | Errno::EXIST)) => break,
             Err(error) => return Err(error.into()),
@@ -198,6 +223,11 @@ pub fn find(identifier: &str, remembered: Option<u32>) -> Option<u32> {
 /// Whether the kernel has the device set up at all, dead sockets or not.
 pub fn is_set_up(index: u32) -> bool {
     system_folder(index).join("pid").exists()
+}
+
+/// The identifier that it was set up with, where the kernel keeps it.
+pub fn backend_of(index: u32) -> Option<String> {
+    attribute(index, "backend")
 }
 
 pub fn size_bytes_of(index: u32) -> Option<u64> {
@@ -289,6 +319,10 @@ fn attribute(index: u32, name: &str) -> Option<String> {
 fn enlarge_requests(index: u32) {
     let most = attribute(index, "queue/max_hw_sectors_kb").and_then(|text| text.parse().ok());
     let wanted = MAX_SECTORS_KIB.min(most.unwrap_or(MAX_SECTORS_KIB));
+    // A change may wait for requests under way, and those for us.
+    if attribute(index, "queue/max_sectors_kb").is_some_and(|now| now == wanted.to_string()) {
+        return;
+    }
     let setting = system_folder(index).join("queue/max_sectors_kb");
     if let Err(error) = fs::write(&setting, wanted.to_string()) {
         tracing::info!(setting = %setting.display(), %error, "requests stay as large as they are");
