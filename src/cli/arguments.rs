@@ -315,7 +315,7 @@ pub(super) enum Verb {
         #[arg(long, conflicts_with_all = ["create", "allow", "listen"])]
         show: bool,
     },
-    /// Use an export of another host as a block device, through failovers of its servers
+    /// Use an export of another host as a block device, through failovers
     NbdConnect(super::nbd_client::ConnectOptions),
     /// End such a device
     NbdDisconnect {

@@ -46,6 +46,11 @@ impl Seat {
         self.origin == Origin::KernelDevice
     }
 
+    /// Over TCP.
+    pub(super) fn is_remote(&self) -> bool {
+        self.client.is_remote()
+    }
+
     /// Still takes requests.
     pub(super) fn is_serving(&self) -> bool {
         self.client.is_serving()
@@ -259,10 +264,10 @@ impl Clients {
         self.seats().for_each(|seat| seat.client.let_go(true));
     }
 
-    /// Those from elsewhere; the device of this machine's kernel stays.
-    pub(super) fn let_go_of_programs(&mut self) {
-        let programs = self.seats().filter(|seat| !seat.is_kernel());
-        programs.for_each(|seat| seat.client.let_go(true));
+    /// Those from elsewhere; what this machine itself uses stays.
+    pub(super) fn let_go_of_remote(&mut self) {
+        let remote = self.seats().filter(|seat| seat.is_remote());
+        remote.for_each(|seat| seat.client.let_go(true));
     }
 
     /// Nothing more is read from connections that their client has given up: what it sent there it

@@ -31,7 +31,7 @@ pub(super) enum Order {
     Serve(Box<Accepted>),
     /// Let go of every client.
     DismissClients,
-    /// Let go of every client but the device of this machine, and take no other before the role
+    /// Let go of every client on other hosts, and take no other before the role
     /// was given up or taken again.
     SendProgramsAway,
     /// End the thread as things are.
@@ -121,7 +121,7 @@ impl ResourceHandle {
         let _ = self.orders.send(Order::DismissClients);
     }
 
-    /// Closes every client but the device of this machine, and takes no other until the role was
+    /// Closes every client on other hosts, and takes no other until the role was
     /// given up or taken again.
     pub fn send_programs_away(&self) {
         let _ = self.orders.send(Order::SendProgramsAway);

@@ -8,7 +8,9 @@ use super::clients::Transfer;
 use super::run::Driver;
 use super::serving::local_disk_is_authoritative;
 use crate::engine::event::{Event, Time};
+use crate::nbd::Socket;
 use crate::nbd::reply::EXTENT_LIMIT;
+use crate::nbd::stream::is_hung_up;
 use crate::nbd::{
     Accepted, CONNECTION_LIMIT, Client, ClientEvent, ClientId, Context, Contexts, Cookie, Extent,
     Origin, Reply, Request,
@@ -30,6 +32,8 @@ impl Driver {
     /// A client waits behind what ended connections left over: they may have been its own.
     pub(super) fn take_client(&mut self, now: Time, accepted: Accepted) {
         self.clients.let_go_of_hung_up();
+        // A client that hears nothing for too long dials again.
+        self.parked.retain(|parked| !is_hung_up(&parked.socket));
         if self.clients.has_left_over() {
             if self.parked.len() == PARKED_MAX {
                 // Its client has given it up long ago, or notices that it has to.
@@ -61,7 +65,7 @@ impl Driver {
             }
         }
         let peer = accepted.peer.clone();
-        if origin == Origin::Client && self.is_leaving {
+        if self.is_leaving && matches!(accepted.socket, Socket::Tcp(_)) {
             tracing::info!(
                 resource = self.setup.name,
                 peer,

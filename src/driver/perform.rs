@@ -204,6 +204,7 @@ impl Driver {
             in_flight: seat.in_flight,
             asked: seat.asked,
             is_kernel: seat.is_kernel(),
+            is_remote: seat.is_remote(),
         };
         let disk = self.backing.as_ref().map(|backing| &backing.data);
         Snapshot {

@@ -335,7 +335,7 @@ impl Driver {
             Order::DismissClients => self.clients.let_go(),
             Order::SendProgramsAway => {
                 self.is_leaving = self.engine.state().role == Role::Primary;
-                self.clients.let_go_of_programs();
+                self.clients.let_go_of_remote();
             }
             Order::Stop => self.stopping = true,
         }

@@ -170,6 +170,11 @@ impl Client {
         !state.ending && state.let_go.is_none()
     }
 
+    /// Over TCP.
+    pub fn is_remote(&self) -> bool {
+        matches!(self.connection.stream, Stream::Tcp(_))
+    }
+
     /// Its far end is gone, whether or not everything that it sent was read.
     pub fn is_hung_up(&self) -> bool {
         self.connection.stream.is_hung_up()

@@ -31,7 +31,7 @@ const NUMBERS: [u8; 2] = [221, 222];
 const THIRD: u8 = 100;
 const SIZE_BYTES: u64 = 32 << 20;
 /// Blocks of each client; what is left over at the end is metadata.
-const BLOCKS: u64 = 3000;
+const BLOCKS: u64 = 2000;
 const DEPTH: usize = 8;
 /// With adverts every 0.1 s.
 const PAUSE_LIMIT: Duration = Duration::from_millis(1500);
@@ -173,10 +173,15 @@ vrrp_instance VI_1 {{
     /// qemu as a client of the virtual address, and as a server on a unix socket for the writer.
     fn start_qemu(&mut self) -> PathBuf {
         let socket = self.folder.path().join("qemu.sock");
+        // As docs/nbd-clients.md says.
+        self.third.shell(
+            "cd /proc/sys/net/ipv4; echo 1 >tcp_keepalive_time; echo 1 >tcp_keepalive_intvl; \
+             echo 3 >tcp_keepalive_probes",
+        );
         let mut command = self.third.command("qemu-storage-daemon");
         command.arg("--blockdev").arg(format!(
             "driver=nbd,node-name=n,server.type=inet,server.host={VIRTUAL},server.port=10809,\
-             export=r0,reconnect-delay=60"
+             server.keep-alive=on,export=r0,reconnect-delay=60"
         ));
         let server = format!("addr.type=unix,addr.path={}", socket.display());
         command.args(["--nbd-server", &server]);
@@ -318,6 +323,9 @@ impl Drop for Lane {
     }
 }
 
+/// Starts a client of another make; the socket that it offers the export on.
+type Start = fn(&mut Pair) -> PathBuf;
+
 /// Writes without pause; notes the longest time without an answer.
 struct Writer {
     what: &'static str,
@@ -401,21 +409,21 @@ fn clients_live_through_failovers() {
     pair.wait_ready();
     let (_lane, client) = Lane::start(&pair.third);
     let mut clients = vec![("nbd-connect", client, Ledger::default())];
-    if is_there("qemu-storage-daemon") {
-        let socket = pair.start_qemu();
-        let stream = UnixStream::connect(&socket).expect("qemu");
-        let client = NbdClient::enter(stream, "r0").expect("qemu serves");
+    let others: [(_, _, Start); 1] = [("qemu-storage-daemon", "qemu", Pair::start_qemu)];
+    for (program, what, start) in others {
+        if !is_there(program) {
+            println!("without {what}: no {program}");
+            continue;
+        }
+        let socket = start(&mut pair);
+        let stream = UnixStream::connect(&socket).expect(what);
+        let client = NbdClient::enter(stream, "r0").expect(what);
         let mut ledger = Ledger::default();
-        ledger.begin_at(BLOCKS);
-        clients.push(("qemu", client, ledger));
-    } else {
-        println!("skipped: no qemu-storage-daemon (qemu-system-common)");
+        ledger.begin_at(BLOCKS * clients.len() as u64);
+        clients.push((what, client, ledger));
     }
-    assert!(
-        clients
-            .iter()
-            .all(|(_, client, _)| { client.size_bytes >= 2 * BLOCKS * BLOCK_BYTES as u64 })
-    );
+    let enough = BLOCKS * clients.len() as u64 * BLOCK_BYTES as u64;
+    assert!(clients.iter().all(|(_, client, _)| client.size_bytes >= enough));
     let mut longest = vec![Duration::ZERO; clients.len()];
     for round in 0..failovers {
         let is_kill = round % 2 == 0;
@@ -424,7 +432,7 @@ fn clients_live_through_failovers() {
             .drain(..)
             .enumerate()
             .map(|(index, (what, client, ledger))| {
-                let seed = 0x5eed + (round * 2 + index) as u64;
+                let seed = 0x5eed + (round * 3 + index) as u64;
                 Writer::start(what, client, ledger, seed)
             })
             .collect();

@@ -41,9 +41,8 @@ fn connect(pair: &Pair) {
     assert!(done, "{said}");
 }
 
-fn log(pair: &Pair) -> String {
-    let log = pair.alice.config().with_file_name("nbd5.log");
-    fs::read_to_string(log).unwrap_or_default()
+fn log(folder: &Path) -> String {
+    fs::read_to_string(folder.join("nbd5.log")).unwrap_or_default()
 }
 
 /// The process in the background.
@@ -78,6 +77,8 @@ fn a_mounted_file_system_lives_through_failovers() {
         succeed("modprobe", &["nbd"]);
         let options = PairOptions { size_bytes: 48 << 20, ..PairOptions::default() };
         let mut pair = Pair::in_sync(options);
+        let folder = pair.alice.config().parent().expect("a folder").to_owned();
+        let folder = folder.as_path();
         point_to(&pair.alice);
         connect(&pair);
         let mount = Mount::make_on(DEVICE);
@@ -106,6 +107,15 @@ fn a_mounted_file_system_lives_through_failovers() {
             pair.wait_in_sync();
         }
 
+        // Longer than the kernel waits: it gives its sockets up, is given new ones, and asks again.
+        let (serving, _) = nodes(&mut pair, FAILOVERS);
+        serving.succeed(&["secondary", "--force", RESOURCE]);
+        wait_until("the kernel loses patience", || {
+            log(folder).contains("the kernel dropped a connection")
+        });
+        serving.succeed(&["primary", RESOURCE]);
+        writer.progress();
+
         // The process itself: what was in flight is asked again by the kernel.
         let before = connector().expect("it runs");
         succeed("kill", &["-9", &before]);
@@ -127,7 +137,7 @@ fn a_mounted_file_system_lives_through_failovers() {
         let (done, said) = twinblk(&pair, &["nbd-disconnect", DEVICE]);
         assert!(done, "{said}");
         wait_until("the end of the process", || connector().is_none());
-        assert!(log(&pair).contains("the device was ended"), "{}", log(&pair));
+        assert!(log(folder).contains("the device was ended"), "{}", log(folder));
         pair.alice.wait_idle();
         pair.bob.wait_idle();
         assert_eq!(pair.differing_blocks(), 0);
