@@ -19,7 +19,7 @@ use super::watching::Fed;
 use crate::control::outcome::exit;
 use crate::control::status::InstanceStatus as ShownInstance;
 use crate::control::{Command, Handler, Outcome};
-use crate::election::failover::{Effect, Event, Notice, Peer, Phase};
+use crate::election::failover::{Effect, Event, Notice, Phase};
 use crate::election::settings::TrackerSettings;
 use crate::election::{State, Time};
 use crate::service::{Note, clear};
@@ -262,7 +262,7 @@ impl<H: Handler + 'static> Loop<H> {
             let why = format!("{name}: the service does not run on this node");
             return refuse(why, format!("twinblk status {resource}"));
         }
-        if binding.data.peer == Peer::Unseen || !binding.data.peer_can_serve {
+        if !binding.data.can_be_handed_over() {
             let why = format!(
                 "{name}: the other node is not connected and UpToDate: it could not take over"
             );
