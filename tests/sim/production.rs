@@ -109,6 +109,7 @@ tests! {
     seeds::seeds_are_deterministic,
     seeds::planted_bugs_are_found,
     matrix::the_matrix_holds,
+    matrix::a_replaced_primary_follows_whoever_replaced_it,
     matrix_seeds::matrix_seeds,
     matrix_seeds::a_witness_that_grants_to_both_is_found,
 }

@@ -164,8 +164,11 @@ impl Coordinator {
                 if data.is_up && !self.data.is_up {
                     self.up_since = Some(now);
                 }
-                // What could not be started may be possible with better data.
-                let got_better = data.disk != self.data.disk || data.peer != self.data.peer;
+                // What could not be started may be possible with better data, or an operator has
+                // decided that this node goes on (`primary --force`).
+                let is_decided = data.is_primary && !self.data.is_primary;
+                let got_better =
+                    data.disk != self.data.disk || data.peer != self.data.peer || is_decided;
                 if got_better && self.phase == Phase::Idle {
                     self.paused_until = None;
                 }

@@ -251,14 +251,13 @@ impl<E: Subject> World<E> {
 
     /// All that clients were told, on whichever node, fits into one history.
     pub fn check_service_history(&mut self) {
-        let has_forked = self.statistics.split_brains > 0;
+        // Under `both` either node may go on without what the other has answered: what each of them
+        // answers is looked at by the oracle of the engines, history by history.
         let service = self.service_mut();
-        let clients = &mut service.clients;
-        // The policy `both`: a node went on without what the other had answered.
-        clients.is_split |= has_forked && !service.setup.policy.is_exclusive();
-        if clients.is_split {
+        if !service.setup.policy.is_exclusive() {
             return;
         }
+        let clients = &mut service.clients;
         let open: Vec<Asked> = std::mem::take(&mut clients.asked).into_values().collect();
         for asked in open.iter().filter(|asked| asked.is_write) {
             self.remember(asked, asked.value, u64::MAX);

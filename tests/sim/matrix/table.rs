@@ -201,6 +201,31 @@ fn cell<E: Subject>(fault: Fault, policy: Policy, who: Who, seed: u64) -> String
     text
 }
 
+/// A Primary that was replaced wakes and meets its successor, Secondary by now, before its witness has
+/// said anything. It must follow by itself: nobody tells it to connect.
+pub fn a_replaced_primary_follows_whoever_replaced_it<E: Subject>() {
+    let what = "replaced, and met before it knew";
+    let swarm = Setup::quiet(Policy::Witness).swarm(ReplicationProtocol::C);
+    let traces = std::env::var("TWINBLK_SIM_TRACE").is_ok();
+    let mut world = World::<E>::new(1, swarm, Detail::Outline, traces);
+    world.start_service_clients();
+    world.settle();
+    world.begin_fault(PrimaryPausesAlone);
+    world.pass_until(world.now_us + LASTS_US);
+    assert_eq!(world.who_serves(), [1], "{}", world.traced());
+    world.stand_by(1, true);
+    world.pass_until(world.now_us + LASTS_US);
+    world.resume(0);
+    world.pass_until(world.now_us + LASTS_US);
+    world.expect_well(what);
+    assert!(world.who_serves().is_empty(), "{}", world.traced());
+    world.calm_service();
+    world.settle();
+    world.check_equal();
+    world.check_service_history();
+    world.expect_well(what);
+}
+
 /// The table of DESIGN.md 6, and what lies between its columns.
 pub fn the_matrix_holds<E: Subject>() {
     println!("| fault | {} |", Policy::ALL.map(Policy::name).join(" | "));
