@@ -317,6 +317,17 @@ pub(super) enum Verb {
         #[arg(long, conflicts_with_all = ["create", "allow", "listen"])]
         show: bool,
     },
+    /// Use an export of another host as a block device, through failovers
+    NbdConnect(super::nbd_client::ConnectOptions),
+    /// End such a device
+    NbdDisconnect {
+        /// The block device
+        #[arg(value_name = "/dev/nbdN", value_parser = super::nbd_client::device)]
+        device: u32,
+        /// Even while it is in use: who uses it gets I/O errors
+        #[arg(long)]
+        force: bool,
+    },
     /// See it on this machine: two nodes, a killed primary, nothing lost; without root
     Demo {
         /// Leave the pair running, and say how to play with it
@@ -517,6 +528,8 @@ mod tests {
             "get-gi",
             "apply-al",
             "wipe-md",
+            "nbd-connect",
+            "nbd-disconnect",
             "shutdown",
         ] {
             assert!(help.contains(&format!("\n  {verb} ")), "{verb} is in\n{help}");

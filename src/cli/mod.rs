@@ -25,6 +25,7 @@ mod guards;
 mod json;
 mod keepalived;
 mod live;
+mod nbd_client;
 mod offline;
 mod output;
 mod progress;
@@ -88,6 +89,8 @@ fn run(arguments: Arguments) -> u8 {
         Verb::ServiceGuard => return guards::services(&daemon_options(&context, None)),
         Verb::Demo { keep } => return demo::run(*keep, context.json),
         Verb::Check { keepalived, files } => return check::run(&context, keepalived, files),
+        Verb::NbdConnect(options) => return nbd_client::connect(&context, options),
+        Verb::NbdDisconnect { device, force } => return nbd_client::disconnect(*device, *force),
         Verb::Witness { listen, state, create, allow, show } => {
             return match show {
                 true => witness::show(state, context.json),

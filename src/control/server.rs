@@ -54,6 +54,12 @@ pub trait Handler {
         resource: Option<&str>,
     ) -> impl Future<Output = Result<Vec<ResourceStatus>, Outcome>>;
 
+    /// Clients from elsewhere are sent away while their connections can still be closed: the address
+    /// that they came to is about to go. Ends when they are gone, or soon.
+    fn send_programs_away(&self, _resource: &str) -> impl Future<Output = ()> {
+        async {}
+    }
+
     /// The VRRP instances.
     fn instances(&self) -> Vec<InstanceStatus> {
         Vec::new()

@@ -28,7 +28,7 @@ use crate::control::status::KernelDeviceStatus;
 use crate::driver::{Exports, ResourceHandle, Snapshot};
 use crate::engine::event::Verb;
 use crate::nbd::holders;
-use crate::nbd::kernel::{self, KernelError, Patience};
+use crate::nbd::kernel::{self, KernelError, Patience, Shape};
 use crate::nbd::netlink::NetlinkError;
 use crate::nbd::{Accepted, Origin, Socket};
 
@@ -271,7 +271,7 @@ impl Attachment {
             if let Some(index) = kernel::find(&identifier, None) {
                 kernel::disconnect(index)?;
             }
-            kernel::connect(&described, count, patience(request_s), &identifier)
+            kernel::connect(&Shape::of(&described), None, count, patience(request_s), &identifier)
         })
         .await?;
         let device = Device {

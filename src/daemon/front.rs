@@ -189,6 +189,10 @@ impl Handler for Front {
         Ok(statuses)
     }
 
+    async fn send_programs_away(&self, resource: &str) {
+        self.desk.send_programs_away(resource).await;
+    }
+
     fn instances(&self) -> Vec<InstanceStatus> {
         self.services.as_ref().map(Handle::instances).unwrap_or_default()
     }

@@ -141,6 +141,15 @@ impl Listeners {
         Ok(())
     }
 
+    /// Closes TCP listeners without another resource, until it is offered again: who connects from now
+    /// on is refused at once, by a host that still has the address to say so from.
+    pub(super) fn close_to_others(&mut self, resource: &str) {
+        self.open.retain(|place, open| match place {
+            Place::Unix(_) => true,
+            Place::Tcp(_) => open.shelf.names().iter().any(|name| name != resource),
+        });
+    }
+
     /// Offers a resource no longer; closes listeners without one.
     pub(super) fn withdraw(&mut self, resource: &str) {
         self.open.retain(|_, open| {

@@ -24,6 +24,8 @@ use crate::engine::event::{RepairFrom, Verb};
 
 /// How long clients get to go away, and a resource to go down, when the daemon ends.
 const DISMISS_LIMIT: Duration = Duration::from_secs(3);
+/// How long the address stays for programs that are still being answered.
+const SEND_AWAY_LIMIT: Duration = Duration::from_millis(500);
 const LAST_DOWN_LIMIT: Duration = Duration::from_secs(15);
 /// How long a thread may take to end: its disk operations have mostly ended before.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -236,6 +238,7 @@ impl Manager {
 
     /// The device comes with the role: whoever is told "done" finds it.
     async fn primary(&self, name: &str, running: &Running, force: bool) -> Outcome {
+        self.offer_again(name, running);
         let outcome = self.verb(name, running, Verb::Primary { force }).await;
         if outcome.is_done() {
             let attached = running.attachment.reconcile(&running.handle, &self.exports).await;
@@ -251,10 +254,12 @@ impl Manager {
         if snapshot.engine.state.role != Role::Primary {
             return self.verb(name, running, Verb::Secondary { force }).await;
         }
-        match running.attachment.release(&running.handle, force).await {
+        let outcome = match running.attachment.release(&running.handle, force).await {
             Ok(_released) => self.verb(name, running, Verb::Secondary { force }).await,
             Err(outcome) => outcome,
-        }
+        };
+        self.offer_again(name, running);
+        outcome
     }
 
     /// Ends a resource's thread and waits for it, so that the next one finds the disk free.
@@ -370,6 +375,33 @@ impl Manager {
         false
     }
 
+    /// After [`Self::send_programs_away`]; otherwise it changes nothing.
+    fn offer_again(&self, name: &str, running: &Running) {
+        let plan = running.plan.borrow();
+        let offered = self.listeners.borrow_mut().offer(name, &plan.places, &plan.allow);
+        if let Err(error) = offered {
+            tracing::error!(resource = name, %error, "NBD clients find it nowhere");
+        }
+    }
+
+    /// They get the answers that are on their way and come back where the address is next.
+    async fn send_programs_away(&self, name: &str) {
+        let Some(running) = self.find(name) else { return };
+        self.listeners.borrow_mut().close_to_others(name);
+        running.handle.send_programs_away();
+        let mut changes = self.changes.subscribe();
+        let gone = async {
+            while let Ok(snapshot) = running.handle.snapshot().await {
+                if !snapshot.clients.iter().any(|client| client.is_remote)
+                    || changes.changed().await.is_err()
+                {
+                    return;
+                }
+            }
+        };
+        let _ = timeout(SEND_AWAY_LIMIT, gone).await;
+    }
+
     async fn clients_gone(&self, running: &Running) {
         let mut changes = self.changes.subscribe();
         while let Ok(snapshot) = running.handle.snapshot().await {
@@ -421,6 +453,10 @@ pub(super) fn no_keepalived() -> Outcome {
 pub(super) struct Desk(pub(super) Rc<Manager>);
 
 impl Handler for Desk {
+    async fn send_programs_away(&self, resource: &str) {
+        self.0.send_programs_away(resource).await;
+    }
+
     async fn perform(&self, resource: Option<&str>, command: &Command) -> Outcome {
         let manager = &self.0;
         if *command == Command::Shutdown {

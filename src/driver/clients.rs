@@ -46,6 +46,11 @@ impl Seat {
         self.origin == Origin::KernelDevice
     }
 
+    /// Over TCP.
+    pub(super) fn is_remote(&self) -> bool {
+        self.client.is_remote()
+    }
+
     /// Still takes requests.
     pub(super) fn is_serving(&self) -> bool {
         self.client.is_serving()
@@ -59,7 +64,6 @@ struct Whole {
     cookie: Cookie,
     pieces: usize,
     failure: Option<ClientError>,
-    origin: Origin,
     /// Where the pieces of a large read are put together.
     assembly: Option<Buffer>,
 }
@@ -138,11 +142,9 @@ impl Clients {
         pool: &BufferPool,
         requests: &mut Vec<(RequestId, ClientOperation)>,
     ) {
-        let mut origin = Origin::Client;
         if let Some(seat) = self.seats.get_mut(client.0) {
             seat.requests += 1;
             seat.in_flight += 1;
-            origin = seat.origin;
             match transfer {
                 Transfer::Flush => seat.asked.flushes += 1,
                 Transfer::Write { fua, .. } => seat.asked.fuas += u64::from(fua),
@@ -166,7 +168,6 @@ impl Clients {
             cookie,
             pieces: pieces as usize,
             failure: None,
-            origin,
             assembly,
         });
         for piece in 0..pieces {
@@ -228,9 +229,9 @@ impl Clients {
         };
         if let Some(seat) = self.seats.get_mut(whole.client.0) {
             seat.in_flight -= 1;
-            // The kernel would hand an error to the application. Without an answer it asks again
-            // where the device is served next.
-            if seat.is_kernel() && whole.failure == Some(ClientError::NotPrimary) {
+            // Clients hand an error to the application. Without an answer they ask again where the
+            // device is served next.
+            if whole.failure == Some(ClientError::NotPrimary) {
                 return seat.client.let_go(false);
             }
         }
@@ -257,14 +258,24 @@ impl Clients {
         }
     }
 
-    /// Answers everybody with ESHUTDOWN and closes: this node is not Primary any more. A device of
-    /// the kernel gets the answers that are on their way and keeps its other requests.
-    pub(super) fn shut_down(&mut self) {
-        for seat in self.seats() {
-            match seat.origin {
-                Origin::Client => seat.client.shut_down(),
-                Origin::KernelDevice => seat.client.let_go(true),
-            }
+    /// Closes everybody: this node is not Primary any more, or will not be soon. Each gets the
+    /// answers that are on their way, and asks for the rest where the device is served next.
+    pub(super) fn let_go(&mut self) {
+        self.seats().for_each(|seat| seat.client.let_go(true));
+    }
+
+    /// Those from elsewhere; what this machine itself uses stays.
+    pub(super) fn let_go_of_remote(&mut self) {
+        let remote = self.seats().filter(|seat| seat.is_remote());
+        remote.for_each(|seat| seat.client.let_go(true));
+    }
+
+    /// Nothing more is read from connections that their client has given up: what it sent there it
+    /// sends again on the next one.
+    pub(super) fn let_go_of_hung_up(&mut self) {
+        for seat in self.seats().filter(|seat| seat.client.is_serving() && seat.client.is_hung_up())
+        {
+            seat.client.let_go(true);
         }
     }
 
@@ -273,14 +284,12 @@ impl Clients {
         self.seats().for_each(|seat| seat.client.resized(size_bytes));
     }
 
-    /// Requests of a kernel device whose connection has ended are still being carried out. The
-    /// kernel sends them again on the next one, which must find them done: a write that is left
-    /// over would otherwise overwrite what was written and acknowledged after it (nbd.md 0.4).
+    /// Requests of a connection that has ended are still being carried out. Its client sends them
+    /// again on the next one, which must find them done: a write that is left over would otherwise
+    /// overwrite what was written and acknowledged after it (nbd.md 0.4).
     pub(super) fn has_left_over(&self) -> bool {
-        self.wholes.iter().any(|(_, whole)| {
-            whole.origin == Origin::KernelDevice
-                && self.seats.get(whole.client.0).is_none_or(|seat| !seat.is_serving())
-        })
+        let is_open = |client: ClientId| self.seats.get(client.0).is_some_and(Seat::is_serving);
+        self.wholes.iter().any(|(_, whole)| !is_open(whole.client))
     }
 }
 

@@ -188,16 +188,20 @@ fn answers_to_vanished_clients_are_dropped_and_their_requests_forgotten() {
 }
 
 fn run_kernel(test: impl AsyncFnOnce(Bench)) {
+    run_as(Origin::KernelDevice, test);
+}
+
+fn run_as(origin: Origin, test: impl AsyncFnOnce(Bench)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("one");
-    let bench = async { test(Bench::with(Origin::KernelDevice)).await };
+    let bench = async { test(Bench::with(origin)).await };
     tokio::task::LocalSet::new().block_on(&runtime, bench);
 }
 
 /// A write that an ended connection left over must be done before the next connection is served:
-/// the kernel sends it again, acknowledged writes follow, and the first copy would undo them.
+/// its client sends it again, acknowledged writes follow, and the first copy would undo them.
 #[test]
-fn what_the_kernel_device_left_over_is_known_until_it_is_done() {
-    run_kernel(async |mut bench| {
+fn what_an_ended_connection_left_over_is_known_until_it_is_done() {
+    run(async |mut bench| {
         assert!(!bench.clients.has_left_over());
         let event = bench.ask(1, 0, 4096, vec![9; 4096]).await;
         let ClientEvent::Request { client, .. } = event else { panic!("{event:?}") };
@@ -214,22 +218,26 @@ fn what_the_kernel_device_left_over_is_known_until_it_is_done() {
     });
 }
 
-/// Programs are told with ESHUTDOWN; the kernel would make an I/O error of it.
+/// The kernel would make an I/O error of it, and so would any program.
 #[test]
-fn the_kernel_device_hears_no_error_when_the_role_is_given_up() {
-    run_kernel(async |mut bench| {
-        let event = bench.ask(1, 0, 4096, vec![9; 4096]).await;
-        let pieces = bench.admit(event);
-        bench.clients.shut_down();
-        bench.clients.flush();
-        bench.clients.answered(pieces[0].0, Err(ClientError::NotPrimary));
-        let gone = bench.events.recv().await.expect("an event");
-        let ClientEvent::Gone { reason, .. } = gone else { panic!("{gone:?}") };
-        assert_eq!(reason, GoneReason::LetGo);
-        let mut rest = Vec::new();
-        bench.socket.read_to_end(&mut rest).expect("closed");
-        assert!(rest.is_empty(), "{rest:?}");
-    });
+fn clients_hear_no_error_when_the_role_is_given_up() {
+    for origin in [Origin::Client, Origin::KernelDevice] {
+        run_as(origin, let_go_of_one);
+    }
+}
+
+async fn let_go_of_one(mut bench: Bench) {
+    let event = bench.ask(1, 0, 4096, vec![9; 4096]).await;
+    let pieces = bench.admit(event);
+    bench.clients.let_go();
+    bench.clients.flush();
+    bench.clients.answered(pieces[0].0, Err(ClientError::NotPrimary));
+    let gone = bench.events.recv().await.expect("an event");
+    let ClientEvent::Gone { reason, .. } = gone else { panic!("{gone:?}") };
+    assert_eq!(reason, GoneReason::LetGo);
+    let mut rest = Vec::new();
+    bench.socket.read_to_end(&mut rest).expect("closed");
+    assert!(rest.is_empty(), "{rest:?}");
 }
 
 #[test]

@@ -29,8 +29,11 @@ pub(super) enum Order {
     /// For the next connection.
     ChangeLink(Box<LinkSettings>),
     Serve(Box<Accepted>),
-    /// Close every client with ESHUTDOWN.
+    /// Let go of every client.
     DismissClients,
+    /// Let go of every client on other hosts, and take no other before the role
+    /// was given up or taken again.
+    SendProgramsAway,
     /// End the thread as things are.
     Stop,
 }
@@ -113,9 +116,15 @@ impl ResourceHandle {
         let _ = self.orders.send(Order::ChangeLink(Box::new(link)));
     }
 
-    /// Closes every client with ESHUTDOWN.
+    /// Closes every client, with the answers that are on their way.
     pub fn dismiss_clients(&self) {
         let _ = self.orders.send(Order::DismissClients);
+    }
+
+    /// Closes every client on other hosts, and takes no other until the role was
+    /// given up or taken again.
+    pub fn send_programs_away(&self) {
+        let _ = self.orders.send(Order::SendProgramsAway);
     }
 
     /// Asks the thread to end; what is under way on the disk is completed.

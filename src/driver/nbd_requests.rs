@@ -8,18 +8,20 @@ use super::clients::Transfer;
 use super::run::Driver;
 use super::serving::local_disk_is_authoritative;
 use crate::engine::event::{Event, Time};
+use crate::nbd::Socket;
 use crate::nbd::reply::EXTENT_LIMIT;
+use crate::nbd::stream::is_hung_up;
 use crate::nbd::{
-    Accepted, Client, ClientEvent, ClientId, Context, Contexts, Cookie, Extent, Origin, Reply,
-    Request,
+    Accepted, CONNECTION_LIMIT, Client, ClientEvent, ClientId, Context, Contexts, Cookie, Extent,
+    Origin, Reply, Request,
 };
 
 /// Bytes that one answer about out-of-sync blocks looks at: 262144 bits, well under a millisecond.
 const OUT_OF_SYNC_LOOK_BYTES: u64 = 1 << 30;
 
-/// Connections of the kernel's device that wait for others: a device has at most 4, and they are
-/// replaced as a whole.
-const PARKED_MAX: usize = 8;
+/// Connections that wait for what others left over: as many as there may be, and twice those of the
+/// kernel's device, which has at most 4.
+const PARKED_MAX: usize = CONNECTION_LIMIT + 8;
 
 /// `base:allocation` (nbd.md 1.3): a hole that reads as zeroes.
 const HOLE_AND_ZERO: u32 = 1 | 2;
@@ -27,11 +29,14 @@ const HOLE_AND_ZERO: u32 = 1 | 2;
 const OUT_OF_SYNC: u32 = 1;
 
 impl Driver {
-    /// The kernel's device waits behind what its former connections left over.
+    /// A client waits behind what ended connections left over: they may have been its own.
     pub(super) fn take_client(&mut self, now: Time, accepted: Accepted) {
-        if accepted.origin == Origin::KernelDevice && self.clients.has_left_over() {
+        self.clients.let_go_of_hung_up();
+        // A client that hears nothing for too long dials again.
+        self.parked.retain(|parked| !is_hung_up(&parked.socket));
+        if self.clients.has_left_over() {
             if self.parked.len() == PARKED_MAX {
-                // The kernel has given up the oldest ones long ago, or notices that it has to.
+                // Its client has given it up long ago, or notices that it has to.
                 self.parked.pop_front();
             }
             self.parked.push_back(accepted);
@@ -60,6 +65,14 @@ impl Driver {
             }
         }
         let peer = accepted.peer.clone();
+        if self.is_leaving && matches!(accepted.socket, Socket::Tcp(_)) {
+            tracing::info!(
+                resource = self.setup.name,
+                peer,
+                "client sent away: the role is given up"
+            );
+            return;
+        }
         // The role may have changed since the negotiation.
         if let Err(reason) = self.export().serving {
             tracing::info!(resource = self.setup.name, peer, "client turned away: {reason}");
@@ -110,7 +123,6 @@ impl Driver {
                 ((offset, u64::from(length)), Transfer::Zero { may_unmap, fua })
             }
             Request::Flush => ((0, 0), Transfer::Flush),
-            Request::Cache { .. } => return self.clients.reply(client, cookie, Reply::Done),
             Request::BlockStatus { offset, length, request_one, contexts } => {
                 let limit = if request_one { 1 } else { EXTENT_LIMIT };
                 let reply = self.block_status(contexts, (offset, u64::from(length)), limit);

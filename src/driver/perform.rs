@@ -10,6 +10,7 @@ use super::snapshot::{ClientSnapshot, Snapshot};
 use crate::disk::Disk;
 use crate::engine::effect::{Effect, Examination, NoteLevel, Refusal};
 use crate::engine::event::{DiskFailure, Event, Finding, GrowFailure, PayloadId, Time};
+use crate::nbd::Origin;
 
 /// "Device is held open by someone" (behaviour.md 1.5): the one refusal of which the driver knows
 /// more than the engine.
@@ -203,6 +204,7 @@ impl Driver {
             in_flight: seat.in_flight,
             asked: seat.asked,
             is_kernel: seat.is_kernel(),
+            is_remote: seat.is_remote(),
         };
         let disk = self.backing.as_ref().map(|backing| &backing.data);
         Snapshot {
@@ -211,7 +213,11 @@ impl Driver {
             backend: disk.map_or("", Disk::backend_name),
             direct_io: disk.is_some_and(Disk::is_direct),
             clients: self.clients.seats().map(client).collect(),
-            kernel_sockets: self.parked.len()
+            kernel_sockets: self
+                .parked
+                .iter()
+                .filter(|accepted| accepted.origin == Origin::KernelDevice)
+                .count()
                 + self.clients.seats().filter(|seat| seat.is_kernel() && seat.is_serving()).count(),
             takeovers: self.takeovers,
             payloads_held: self.payloads.len(),

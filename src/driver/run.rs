@@ -7,6 +7,7 @@ use std::time::Duration;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{oneshot, watch};
+use twinblk_proto::state::Role;
 
 use super::ResourceSetup;
 use super::backing::{Backing, Finished};
@@ -24,7 +25,7 @@ use crate::buffer::{BufferPool, Payload};
 use crate::engine::Engine;
 use crate::engine::effect::{Effects, Refusal};
 use crate::engine::event::{
-    ClientOperation, CommandId, Event, GrowFailure, HandlerRunId, PayloadId, RequestId, Time,
+    ClientOperation, CommandId, Event, GrowFailure, HandlerRunId, PayloadId, RequestId, Time, Verb,
 };
 use crate::engine::handler::HandlerOutcome;
 use crate::link::LinkEvent;
@@ -67,6 +68,8 @@ pub(super) struct Driver {
     client_inbox: UnboundedReceiver<ClientEvent>,
     /// Connections of the kernel's device that wait for what the ones before left over.
     pub(super) parked: VecDeque<Accepted>,
+    /// Primary, but programs are sent away: the role is about to be given up.
+    pub(super) is_leaving: bool,
     /// See [`super::Snapshot::takeovers`].
     pub(super) takeovers: u64,
     orders: UnboundedReceiver<Order>,
@@ -122,6 +125,7 @@ impl Driver {
             client_events,
             client_inbox,
             parked: VecDeque::new(),
+            is_leaving: false,
             takeovers: 0,
             orders,
             commands: BTreeMap::new(),
@@ -319,6 +323,7 @@ impl Driver {
                 self.next_command += 1;
                 let command = CommandId(self.next_command);
                 tracing::info!(resource = self.setup.name, ?verb, "command");
+                self.is_leaving &= !matches!(verb, Verb::Primary { .. });
                 self.commands.insert(command, answer);
                 self.handle(now, Event::Commanded { command, verb });
             }
@@ -327,7 +332,11 @@ impl Driver {
             }
             Order::ChangeLink(link) => self.peer.change_settings(*link),
             Order::Serve(client) => self.take_client(now, *client),
-            Order::DismissClients => self.clients.shut_down(),
+            Order::DismissClients => self.clients.let_go(),
+            Order::SendProgramsAway => {
+                self.is_leaving = self.engine.state().role == Role::Primary;
+                self.clients.let_go_of_remote();
+            }
             Order::Stop => self.stopping = true,
         }
     }
@@ -391,7 +400,7 @@ impl Driver {
             let _ = growing::ended(&mut growing).await;
         }
         self.exports.remove(&self.setup.name);
-        self.clients.shut_down();
+        self.clients.let_go();
         self.clients.flush();
         self.retiring.extend(self.backing.take());
         let mut ignored = Vec::new();

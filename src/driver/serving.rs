@@ -20,7 +20,8 @@ impl Driver {
         self.changed = true;
         self.roles.changed(old.role, new.role);
         if old.role == Role::Primary && new.role != Role::Primary {
-            self.clients.shut_down();
+            self.is_leaving = false;
+            self.clients.let_go();
         }
         self.takeovers += u64::from(takes_the_peers_data(&new));
         self.handlers.state_changed(&old, &new);

@@ -40,4 +40,6 @@ pub struct ClientSnapshot {
     pub asked: Asked,
     /// Of a device of this machine's kernel.
     pub is_kernel: bool,
+    /// Over TCP.
+    pub is_remote: bool,
 }

@@ -54,6 +54,11 @@ impl Engine {
         self.fence.replaced && is_unfenced_primary(&self.state)
     }
 
+    /// Frozen until the takeover policy has said whether this Primary goes on.
+    pub(super) fn waits_for_policy(&self) -> bool {
+        self.settings.fence_again_ms > 0 && self.state.suspended_fencing
+    }
+
     pub(super) fn is_fencing(&self) -> bool {
         self.fence.run.is_some()
     }

@@ -14,7 +14,7 @@ use super::generation::{Circumstances, Outcome, compare, same};
 use super::handler::Handler;
 use super::record::AfterBitmap;
 use super::refusal::Code;
-use super::split_brain::{Decision, Situation, decide};
+use super::split_brain::{Cause, Decision, Situation, decide};
 
 /// Largest request this node takes: the protocol's own limit.
 const MAX_BIO_BYTES: u32 = 1 << 20;
@@ -462,6 +462,12 @@ impl Engine {
                         );
                         peer_disk = D::Diskless;
                         connection = C::Connected;
+                    } else if cause == Cause::PrimaryLost && self.waits_for_policy() {
+                        // It answers nothing, and is about to hear that it was replaced. Demoted, it
+                        // can connect: nobody would tell it to, were it StandAlone then.
+                        self.note(NoteLevel::Warning, format!("{why}: tried again"));
+                        self.drop_session(C::NetworkFailure, &why);
+                        return Ok(());
                     } else {
                         self.refuse_decision(&why, &hint);
                         return Ok(());

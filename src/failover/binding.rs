@@ -9,7 +9,6 @@ use super::ServicePlan;
 use crate::control::Outcome;
 use crate::control::outcome::exit;
 use crate::control::status::{DecisionStatus, ServiceStatus};
-use crate::election::State;
 use crate::election::failover::{Coordinator, Data, Peer, Phase, Standing};
 use crate::vrrp::InstanceStatus;
 
@@ -67,18 +66,8 @@ impl Binding {
 
     /// All instances of a group count as one.
     pub(super) fn standing_of(&self, instances: &[InstanceStatus]) -> Standing {
-        let one = |instance: &InstanceStatus| match instance.state {
-            State::Init | State::Stopped => Standing::Init,
-            State::Backup if instance.is_in_doubt => Standing::Doubt,
-            State::Backup => Standing::Backup,
-            State::Master => Standing::Master,
-            State::Fault => Standing::Fault,
-        };
         let members = self.plan.members.iter().filter_map(|(member, _)| instances.get(*member));
-        let standings: Vec<Standing> = members.map(one).collect();
-        let any = |wanted| standings.contains(&wanted);
-        let order = [Standing::Fault, Standing::Init, Standing::Backup, Standing::Doubt];
-        order.into_iter().find(|wanted| any(*wanted)).unwrap_or(Standing::Master)
+        Standing::of(members.map(|instance| (instance.state, instance.is_in_doubt)))
     }
 
     pub(super) fn remember(&mut self, text: String) {

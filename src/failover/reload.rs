@@ -85,14 +85,17 @@ impl<H: Handler + 'static> Loop<H> {
         self.reload = Some(Reload { plan, answer });
     }
 
-    /// Carries out what was asked for, once nothing is in its way. A service that goes on may be in
-    /// the middle of a step.
+    /// Carries out what was asked for, once no step is under way.
     pub(super) async fn reload_if_due(&mut self) -> Option<Applied> {
         let plan = &self.reload.as_ref()?.plan;
         let difference = vrrp::difference(&self.placements, &plan.vrrp.instances);
-        let is_ready = |binding: &Binding| {
-            binding.coordinator.phase() == Phase::Idle
-                || plan.services.iter().any(|new| goes_on(&binding.plan, new, &difference))
+        // A step under way knows its instances by their places.
+        let is_ready = |binding: &Binding| match binding.coordinator.phase() {
+            Phase::Idle => true,
+            Phase::Serving => {
+                plan.services.iter().any(|new| goes_on(&binding.plan, new, &difference))
+            }
+            Phase::Starting(_) | Phase::Stopping(_) => false,
         };
         if self.is_ending || !self.bindings.iter().all(is_ready) {
             return None;

@@ -9,18 +9,18 @@ use tokio::sync::watch::{Receiver as Watched, Sender as Cancel};
 use tokio::task::spawn_local;
 use tokio::time::{interval, sleep, timeout};
 
+use super::Plan;
 use super::binding::Binding;
 use super::data::data;
 use super::handle::{Handle, Order, View};
 use super::reload::Reload;
-use super::steps::Tools;
+use super::steps::{Tools, tell};
 use super::telling::Teller;
 use super::watching::Fed;
-use super::{Action, Plan};
 use crate::control::outcome::exit;
 use crate::control::status::InstanceStatus as ShownInstance;
 use crate::control::{Command, Handler, Outcome};
-use crate::election::failover::{Effect, Event, Notice, Peer, Phase};
+use crate::election::failover::{Effect, Event, Notice, Phase};
 use crate::election::{State, Time};
 use crate::service::{Note, clear};
 use crate::vrrp::{self, InstanceStatus, Placement, VrrpError};
@@ -274,7 +274,7 @@ impl<H: Handler + 'static> Loop<H> {
             let why = format!("{name}: the service does not run on this node");
             return refuse(why, format!("twinblk status {resource}"));
         }
-        if binding.data.peer == Peer::Unseen || !binding.data.peer_can_serve {
+        if !binding.data.can_be_handed_over() {
             let why = format!(
                 "{name}: the other node is not connected and UpToDate: it could not take over"
             );
@@ -346,10 +346,7 @@ impl<H: Handler + 'static> Loop<H> {
     }
 
     fn tell(&self, command: vrrp::Command) {
-        if let Err(error) = self.commands.try_send(command) {
-            // It takes a thousand commands that are not taken: the thread is gone or stuck.
-            tracing::error!("VRRP does not listen: {error}");
-        }
+        tell(&self.commands, command);
     }
 
     fn occurred(&mut self, occurrence: &vrrp::Occurrence) {
@@ -424,20 +421,12 @@ impl<H: Handler + 'static> Loop<H> {
             let _ = self.ended.send((plan.resource, result));
             return;
         }
-        if plan.actions[step] == Action::Addresses {
-            for (instance, _) in &plan.members {
-                let (instance, serves) = (*instance, undo.is_none());
-                self.tell(vrrp::Command::Serve { instance, serves });
-            }
-        }
         let binding = &mut self.bindings[service];
         binding.cancel = Cancel::new(false);
-        let member_name =
-            |(member, _): &(usize, usize)| self.placements[*member].settings.name.clone();
         let tools = Tools {
             resources: self.resources.clone(),
             instances: self.instances.clone(),
-            members: plan.members.iter().map(member_name).collect(),
+            commands: self.commands.clone(),
             cancel: binding.cancel.subscribe(),
         };
         let ended = self.ended.clone();

@@ -3,12 +3,12 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::{Action, ServicePlan};
 use crate::control::{Command, Handler, Outcome};
-use crate::vrrp::InstanceStatus;
+use crate::vrrp::{self, InstanceStatus};
 
 /// A promotion may have to ask a witness and wait for a connection to be given up: `timeout` x
 /// `ko-count` is 42 s with DRBD's defaults.
@@ -25,8 +25,7 @@ const ADDRESS_LIMIT: Duration = Duration::from_secs(2);
 pub(super) struct Tools<H> {
     pub(super) resources: Rc<H>,
     pub(super) instances: watch::Receiver<Vec<InstanceStatus>>,
-    /// The names of those whose addresses belong to the service.
-    pub(super) members: Vec<String>,
+    pub(super) commands: mpsc::Sender<vrrp::Command>,
     /// True: the step is not wanted any more.
     pub(super) cancel: watch::Receiver<bool>,
 }
@@ -42,7 +41,8 @@ impl<H: Handler> Tools<H> {
                 file_system.perform().await.map_err(|error| error.to_string())
             }
             Action::Addresses => {
-                self.addresses(true).await;
+                self.serve(plan, true);
+                self.addresses(plan, true).await;
                 Ok(())
             }
             // A start may take minutes: it ends when it is not wanted any more.
@@ -74,7 +74,12 @@ impl<H: Handler> Tools<H> {
                 }
             }
             Action::Addresses => {
-                self.addresses(false).await;
+                // A connection whose address is gone cannot be closed: its client would not hear of it.
+                if !force {
+                    self.resources.send_programs_away(&plan.resource).await;
+                }
+                self.serve(plan, false);
+                self.addresses(plan, false).await;
                 Ok(())
             }
             // What hangs on frozen data would never stop: see the coordinator's order by force.
@@ -102,14 +107,26 @@ impl<H: Handler> Tools<H> {
         }
     }
 
-    /// The router was told already: a program that binds to an address must find it there.
-    async fn addresses(&mut self, wanted: bool) {
-        let members = &self.members;
+    fn serve(&self, plan: &ServicePlan, serves: bool) {
+        for (instance, _) in &plan.members {
+            tell(&self.commands, vrrp::Command::Serve { instance: *instance, serves });
+        }
+    }
+
+    /// A program that binds to an address must find it there.
+    async fn addresses(&mut self, plan: &ServicePlan, wanted: bool) {
         let are_so = |instances: &Vec<InstanceStatus>| {
-            let mut own = instances.iter().filter(|instance| members.contains(&instance.name));
-            own.all(|instance| instance.has_addresses == wanted)
+            let mut members = plan.members.iter().filter_map(|(member, _)| instances.get(*member));
+            members.all(|instance| instance.has_addresses == wanted)
         };
         let _ = timeout(ADDRESS_LIMIT, self.instances.wait_for(are_so)).await;
+    }
+}
+
+pub(super) fn tell(commands: &mpsc::Sender<vrrp::Command>, command: vrrp::Command) {
+    if let Err(error) = commands.try_send(command) {
+        // It takes a thousand commands that are not taken: the thread is gone or stuck.
+        tracing::error!("VRRP does not listen: {error}");
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::export::Contexts;
-use super::listener::Accepted;
+use super::listener::{Accepted, Origin};
 use super::outbox::{Outbox, Released};
 use super::receiver::{Received, Receiver};
 use super::reply::{Reply, encode, encode_error, encode_nothing};
@@ -40,8 +40,8 @@ pub const BYTES_IN_FLIGHT: u64 = 64 << 20;
 /// A client that closed without NBD_CMD_DISC may still read (half-closed): its answers are given
 /// this long to be found and taken.
 const LINGER: Duration = Duration::from_secs(5);
-/// After ESHUTDOWN a client disconnects by itself; one that does not is closed after this time.
-const SHUT_DOWN_GRACE: Duration = Duration::from_secs(2);
+/// A program that is let go of gets the answers that are on their way within this time, or not at all.
+const LET_GO_GRACE: Duration = Duration::from_secs(2);
 
 /// Names a client; chosen by the driver, never reused within a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,10 +73,10 @@ pub enum GoneReason {
     Protocol(Violation),
     #[error("connection lost: {0}")]
     Lost(String),
-    #[error("the export is no longer served here")]
-    ShutDown,
-    #[error("let go, to be taken up again")]
+    #[error("let go: what it asks for is asked again where the export is served next")]
     LetGo,
+    #[error("the resource has ended")]
+    ShutDown,
 }
 
 /// A connected client. Dropping it closes the connection at once, without a `Gone`.
@@ -95,10 +95,11 @@ impl Client {
         events: UnboundedSender<ClientEvent>,
         id: ClientId,
     ) -> io::Result<Self> {
-        let Accepted { socket, negotiated, peer, permit, origin: _ } = accepted;
+        let Accepted { socket, negotiated, peer, permit, origin } = accepted;
         let rules = Rules::new(&negotiated.export, negotiated.structured, negotiated.contexts);
         let connection = Rc::new(Connection {
             id,
+            origin,
             stream: Stream::from_socket(socket)?,
             structured: negotiated.structured,
             contexts: negotiated.contexts,
@@ -133,8 +134,7 @@ impl Client {
         self.connection.state.borrow().slots.outstanding()
     }
 
-    /// Queues an answer, in any order. A cookie that was answered before, by
-    /// [`Self::shut_down`] for example, is ignored.
+    /// Queues an answer, in any order. A cookie that was answered before is ignored.
     pub fn reply(&self, cookie: Cookie, reply: Reply) {
         self.connection.reply(cookie, reply);
     }
@@ -148,26 +148,11 @@ impl Client {
         }
     }
 
-    /// The export is no longer served here: answers what is open, and whatever still comes, with
-    /// ESHUTDOWN, upon which clients disconnect. Keep the client until its `Gone`, so that the
-    /// answers arrive; it comes within seconds.
-    pub fn shut_down(&self) {
-        let mut state = self.connection.state.borrow_mut();
-        state.shut_down = true;
-        for ask in state.slots.take_all() {
-            self.connection.push_error(&mut state, &ask, Errno::ShutDown, NOT_SERVED);
-        }
-        if !state.write_blocked {
-            self.connection.write(&mut state);
-        }
-        state.wake();
-    }
-}
-
-impl Client {
-    /// Ends the connection of a kernel device without an error: what was taken is answered, the
-    /// rest is not read, and the kernel sends it again on its next socket. `answer`: otherwise what
-    /// is open gets no answer either.
+    /// Ends the connection without an error: what was taken is answered, the rest is not read, and
+    /// a client that reconnects asks for it again. An error, ESHUTDOWN included, would reach the
+    /// client's user: the kernel, qemu and libnbd repeat what got no answer, never what got a bad
+    /// one. `answer`: otherwise what is open gets no answer either. Keep the client until its
+    /// `Gone`, so that the answers arrive.
     pub fn let_go(&self, answer: bool) {
         let mut state = self.connection.state.borrow_mut();
         state.let_go = Some(if answer { LetGo::Answered } else { LetGo::Now });
@@ -181,7 +166,18 @@ impl Client {
 
     /// Still takes requests.
     pub fn is_serving(&self) -> bool {
-        !self.connection.state.borrow().ending
+        let state = self.connection.state.borrow();
+        !state.ending && state.let_go.is_none()
+    }
+
+    /// Over TCP.
+    pub fn is_remote(&self) -> bool {
+        matches!(self.connection.stream, Stream::Tcp(_))
+    }
+
+    /// Its far end is gone, whether or not everything that it sent was read.
+    pub fn is_hung_up(&self) -> bool {
+        self.connection.stream.is_hung_up()
     }
 }
 
@@ -192,11 +188,10 @@ impl Drop for Client {
     }
 }
 
-const NOT_SERVED: &str = "the export is no longer served here";
-
 #[derive(Debug)]
 struct Connection {
     id: ClientId,
+    origin: Origin,
     stream: Stream,
     structured: bool,
     contexts: Contexts,
@@ -215,7 +210,6 @@ struct State {
     room_freed: bool,
     /// The socket is full; the task writes on when it is not.
     write_blocked: bool,
-    shut_down: bool,
     let_go: Option<LetGo>,
     /// Nothing more is read.
     ending: bool,
@@ -270,7 +264,6 @@ enum Want {
 /// Why the task woke.
 enum News {
     Wanted,
-    ShutDown,
     LetGo(LetGo),
     Failed(io::Error),
 }
@@ -284,7 +277,6 @@ impl Connection {
     ) -> GoneReason {
         let mut ending = None;
         let mut deadline: Option<Instant> = None;
-        let mut knows_shut_down = false;
         loop {
             receiver.set_size(self.size_bytes.get());
             self.state.borrow_mut().ending = ending.is_some();
@@ -300,11 +292,11 @@ impl Connection {
                     Err(reason) => return reason,
                 },
             };
-            let news = poll_fn(|context| self.poll_news(context, want, knows_shut_down));
+            let news = poll_fn(|context| self.poll_news(context, want));
             let news = match deadline {
                 Some(at) => match timeout_at(at, news).await {
                     Ok(news) => news,
-                    Err(_) => return ending.unwrap_or(GoneReason::ShutDown),
+                    Err(_) => return ending.unwrap_or(GoneReason::LetGo),
                 },
                 None => news.await,
             };
@@ -314,13 +306,13 @@ impl Connection {
                     return GoneReason::Disconnected;
                 }
                 News::Failed(error) => return GoneReason::Lost(error.to_string()),
-                News::ShutDown => {
-                    knows_shut_down = true;
-                    deadline = Some(Instant::now() + SHUT_DOWN_GRACE);
-                }
                 News::LetGo(LetGo::Now) => return GoneReason::LetGo,
                 News::LetGo(LetGo::Answered) => {
                     ending = Some(GoneReason::LetGo);
+                    // The kernel takes its answers; a program may have stopped reading.
+                    if self.origin == Origin::Client {
+                        deadline = Some(Instant::now() + LET_GO_GRACE);
+                    }
                     if let Some(ask) = receiver.unfinished() {
                         self.state.borrow_mut().forget(&ask);
                     }
@@ -371,16 +363,12 @@ impl Connection {
                     state.room_freed = false;
                     break Ok(Want::Room);
                 }
-                Received::Request(ask, request) if !state.shut_down => {
+                Received::Request(ask, request) => {
                     let cookie = state.slots.open(ask);
                     let event = ClientEvent::Request { client: self.id, cookie, request };
                     if events.send(event).is_err() {
                         break Err(GoneReason::ShutDown);
                     }
-                }
-                Received::Request(ask, _) => {
-                    self.push_error(&mut state, &ask, Errno::ShutDown, NOT_SERVED);
-                    answered = true;
                 }
                 Received::Done(ask) => {
                     state.outbox.push(u64::from(ask.held_bytes), |head| {
@@ -403,12 +391,7 @@ impl Connection {
         outcome
     }
 
-    fn poll_news(
-        &self,
-        context: &mut TaskContext<'_>,
-        want: Want,
-        knows_shut_down: bool,
-    ) -> Poll<News> {
+    fn poll_news(&self, context: &mut TaskContext<'_>, want: Want) -> Poll<News> {
         let mut state = self.state.borrow_mut();
         while state.write_blocked {
             match self.stream.poll_write_ready(context) {
@@ -422,9 +405,6 @@ impl Connection {
         }
         if let Some(error) = state.failure.take() {
             return Poll::Ready(News::Failed(error));
-        }
-        if state.shut_down && !knows_shut_down {
-            return Poll::Ready(News::ShutDown);
         }
         match state.let_go {
             Some(LetGo::Answered) if state.ending => {}

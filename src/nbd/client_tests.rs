@@ -38,7 +38,7 @@ impl Bench {
             negotiated,
             peer: "test".to_owned(),
             permit: None,
-            origin: Origin::KernelDevice,
+            origin: Origin::Client,
         };
         let pool = BufferPool::default();
         let (sender, events) = unbounded_channel();
@@ -317,37 +317,49 @@ fn a_half_closed_client_still_gets_its_answers() {
     });
 }
 
+/// An error would reach the user of the client; what has no answer is asked again elsewhere.
 #[test]
-fn demotion_answers_with_shutdown() {
+fn letting_go_answers_what_was_taken_and_nothing_else() {
     run(async {
         let mut bench = Bench::start(true);
         bench.send(&header(command::WRITE_ZEROES, 1, 0, 512)).await;
-        bench.send(&header(command::READ, 2, 0, 512)).await;
         let (zeroes, _) = bench.request().await;
-        bench.request().await;
-        bench.client.shut_down();
-        assert_eq!(bench.receive(16).await, simple(108, 1));
-        let head = bench.receive(20).await;
-        assert_eq!(head[..16], *b"\x66\x8e\x33\xef\0\x01\x80\x01\0\0\0\0\0\0\0\x02");
-        let text = bench.receive(head[19] as usize).await;
-        assert_eq!(text[..4], 108u32.to_be_bytes());
-        bench.answer(zeroes, Reply::Done);
-        // A write under way, and later requests, fare the same.
+        assert!(bench.client.is_serving());
+        bench.client.let_go(true);
+        assert!(!bench.client.is_serving());
         bench.send(&[header(command::WRITE, 3, 0, 512), vec![0; 512]].concat()).await;
-        assert_eq!(bench.receive(16).await, simple(108, 3), "and no second answer to 1");
-        assert!(bench.events.is_empty());
-        bench.send(&header(command::DISCONNECT, 0, 0, 0)).await;
-        assert_eq!(bench.gone().await, GoneReason::Disconnected);
+        bench.answer(zeroes, Reply::Done);
+        assert_eq!(bench.receive(16).await, simple(0, 1));
+        assert_eq!(bench.gone().await, GoneReason::LetGo);
+        assert!(bench.events.is_empty(), "what came later was not taken");
+        let end = bench.peer.read(&mut [0]).await;
+        assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
     });
 }
 
 #[test]
-fn a_client_that_ignores_shutdown_is_closed() {
+fn a_program_that_waits_for_an_answer_is_closed_soon_when_it_is_let_go() {
     run(async {
         let mut bench = Bench::start(false);
-        bench.client.shut_down();
-        assert_eq!(bench.gone().await, GoneReason::ShutDown);
+        bench.send(&header(command::FLUSH, 1, 0, 0)).await;
+        bench.request().await;
+        bench.client.let_go(true);
+        assert_eq!(bench.gone().await, GoneReason::LetGo);
         assert_eq!(bench.peer.read(&mut [0]).await.expect("closed in order"), 0);
+    });
+}
+
+#[test]
+fn a_client_that_hung_up_is_known_before_its_requests_are_read() {
+    run(async {
+        let mut bench = Bench::start(false);
+        assert!(!bench.client.is_hung_up());
+        bench.send(&header(command::FLUSH, 1, 0, 0)).await;
+        bench.peer.shutdown().await.expect("open");
+        assert!(bench.client.is_hung_up(), "nothing was read yet");
+        bench.client.let_go(true);
+        assert_eq!(bench.gone().await, GoneReason::LetGo);
+        assert!(bench.events.is_empty(), "it was not taken");
     });
 }
 
@@ -396,7 +408,7 @@ fn a_client_that_vanishes_in_mid_reply_is_only_gone() {
         let reason = bench.gone().await;
         assert!(matches!(reason, GoneReason::Lost(_)), "{reason}");
         bench.client.flush();
-        bench.client.shut_down();
+        bench.client.let_go(true);
     });
 }
 

@@ -13,13 +13,12 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::export::ExportInfo;
 use super::negotiation::Negotiated;
 use super::netlink::{Control, DeviceSettings, NetlinkError};
-use super::stream::Socket;
+use super::stream::{Socket, is_hung_up};
 
 /// Requests up to this size arrive in one piece, as large as a request to the peer may be; the
 /// kernel's own choice of 128 KiB makes eight of each MiB (nbd.md 1.4).
@@ -73,11 +72,34 @@ pub struct Patience {
     pub reconnect_s: u64,
 }
 
+/// What the kernel is told of an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub size_bytes: u64,
+    pub block_bytes: u32,
+    /// Transmission flags. FLUSH must be among them, or fsync becomes a no-op (nbd.md 0.2).
+    pub flags: u16,
+}
+
+impl Shape {
+    pub fn of(export: &ExportInfo) -> Self {
+        Self {
+            size_bytes: export.size_bytes,
+            block_bytes: export.minimum_block_bytes,
+            flags: export.transmission_flags(false),
+        }
+    }
+}
+
 /// Who may give the device new sockets. The kernel keeps it with the device and asks for it
 /// (since 5.14).
 pub fn identifier(node: &str, resource: &str, run_dir: &Path) -> String {
-    let text = format!("twinblk {resource} of {node} in {}", run_dir.display());
-    text[..text.floor_char_boundary(IDENTIFIER_BYTES_MAX)].to_owned()
+    shortened(&format!("twinblk {resource} of {node} in {}", run_dir.display()))
+}
+
+/// An identifier as the kernel keeps it.
+pub fn shortened(identifier: &str) -> String {
+    identifier[..identifier.floor_char_boundary(IDENTIFIER_BYTES_MAX)].to_owned()
 }
 
 /// What the kernel counts as negotiated: simple replies, no contexts.
@@ -95,9 +117,11 @@ pub fn is_available() -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Makes `export` a block device. Returns its number and our ends of the sockets, to be served.
+/// Makes an export a block device: `index`, or one that the kernel chooses. Returns its number and
+/// our ends of the sockets, to be served.
 pub fn connect(
-    export: &ExportInfo,
+    shape: &Shape,
+    index: Option<u32>,
     sockets: usize,
     patience: Patience,
     identifier: &str,
@@ -107,12 +131,11 @@ pub fn connect(
         let (ours, theirs) = pairs(sockets)?;
         let theirs_fds: Vec<BorrowedFd<'_>> = theirs.iter().map(AsFd::as_fd).collect();
         let settings = DeviceSettings {
-            index: None,
-            size_bytes: Some(export.size_bytes),
-            block_size_bytes: Some(u64::from(export.minimum_block_bytes)),
+            index,
+            size_bytes: Some(shape.size_bytes),
+            block_size_bytes: Some(u64::from(shape.block_bytes)),
             timeout_s: Some(patience.request_s),
-            // FLUSH must be among them, or fsync becomes a no-op (nbd.md 0.2).
-            server_flags: Some(u64::from(export.transmission_flags(false))),
+            server_flags: Some(u64::from(shape.flags)),
             dead_connection_timeout_s: Some(patience.reconnect_s),
             backend_identifier: Some(identifier),
             sockets: &theirs_fds,
@@ -122,6 +145,7 @@ pub fn connect(
                 enlarge_requests(index);
                 return Ok((index, ours));
             }
+            Err(NetlinkError::Refused(Errno::BUSY)) if index.is_some() => break,
             Err(NetlinkError::Refused(Errno::BUSY | Errno::NOENT)) => {}
             Err(NetlinkError::Refused(Errno::NOMEM | Errno::NOSPC | Errno::EXIST)) => break,
             Err(error) => return Err(error.into()),
@@ -152,7 +176,7 @@ pub fn reconnect(
     drop(theirs);
     enlarge_requests(index);
     // The kernel drops a socket that it has no use for without a word; its end shows it.
-    Ok(ours.into_iter().filter(is_connected).collect())
+    Ok(ours.into_iter().filter(|socket| !is_hung_up(socket)).collect())
 }
 
 /// Tells the kernel the new size, alone: the sockets that are alive stay.
@@ -199,6 +223,11 @@ pub fn find(identifier: &str, remembered: Option<u32>) -> Option<u32> {
 /// Whether the kernel has the device set up at all, dead sockets or not.
 pub fn is_set_up(index: u32) -> bool {
     system_folder(index).join("pid").exists()
+}
+
+/// The identifier that it was set up with, where the kernel keeps it.
+pub fn backend_of(index: u32) -> Option<String> {
+    attribute(index, "backend")
 }
 
 pub fn size_bytes_of(index: u32) -> Option<u64> {
@@ -268,15 +297,6 @@ fn pairs(count: usize) -> Result<(Vec<Socket>, Vec<UnixStream>), KernelError> {
     Ok((ours, theirs))
 }
 
-fn is_connected(socket: &Socket) -> bool {
-    let mut fds = [PollFd::new(socket, PollFlags::RDHUP)];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    match poll(&mut fds, Some(&now)) {
-        Ok(_) => !fds[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR),
-        Err(_) => false,
-    }
-}
-
 fn set_up_devices() -> Vec<u32> {
     let folders = fs::read_dir(SYSTEM_BLOCK).into_iter().flatten().flatten();
     let index = |name: &str| name.strip_prefix("nbd")?.parse().ok();
@@ -299,6 +319,10 @@ fn attribute(index: u32, name: &str) -> Option<String> {
 fn enlarge_requests(index: u32) {
     let most = attribute(index, "queue/max_hw_sectors_kb").and_then(|text| text.parse().ok());
     let wanted = MAX_SECTORS_KIB.min(most.unwrap_or(MAX_SECTORS_KIB));
+    // A change may wait for requests under way, and those for us.
+    if attribute(index, "queue/max_sectors_kb").is_some_and(|now| now == wanted.to_string()) {
+        return;
+    }
     let setting = system_folder(index).join("queue/max_sectors_kb");
     if let Err(error) = fs::write(&setting, wanted.to_string()) {
         tracing::info!(setting = %setting.display(), %error, "requests stay as large as they are");
@@ -356,8 +380,8 @@ mod tests {
     #[test]
     fn a_socket_whose_far_end_is_gone_shows_it() {
         let (ours, mut theirs) = pairs(2).expect("pairs");
-        assert!(ours.iter().all(is_connected));
+        assert!(!ours.iter().any(is_hung_up));
         theirs.pop();
-        assert!(is_connected(&ours[0]) && !is_connected(&ours[1]));
+        assert!(!is_hung_up(&ours[0]) && is_hung_up(&ours[1]));
     }
 }

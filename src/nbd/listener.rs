@@ -21,7 +21,7 @@ use super::stream::{Socket, Stream};
 /// Connections in transmission, over all listeners that share the limits: a kernel client has up
 /// to 4, nbdcopy 4, qemu 1. Each may hold 64 MiB of payload (`client::BYTES_IN_FLIGHT`) and
 /// 256 KiB to read into: 128 hostile ones hold 8 GiB.
-const CONNECTION_LIMIT: usize = 128;
+pub const CONNECTION_LIMIT: usize = 128;
 /// Handshakes under way per listener. A newcomer ends the oldest one: 40 idle half-open
 /// connections must not keep a real client out (nbd.md 1.5), nor may 400.
 const HANDSHAKE_LIMIT: usize = 64;

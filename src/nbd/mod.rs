@@ -16,6 +16,8 @@
 //! A device of this machine's kernel (`kernel`, over `netlink`) is a client that needs no listener:
 //! it gets the far ends of socket pairs. `holders` tells who uses it.
 //!
+//! `remote` is the other side: a client of exports of other hosts that lives through their failovers.
+//!
 //! Requests that reach the driver are inside the export, aligned and allowed; everything malformed
 //! is answered here. The numbers are in `wire`, the export and its features in `export`.
 
@@ -30,6 +32,7 @@ pub mod netlink;
 pub mod option;
 mod outbox;
 mod receiver;
+pub mod remote;
 pub mod reply;
 pub mod request;
 mod slots;
@@ -39,7 +42,8 @@ pub mod wire;
 pub use client::{Client, ClientEvent, ClientId, GoneReason};
 pub use export::{Context, Contexts, Directory, ExportInfo};
 pub use listener::{
-    Accepted, Handover, Listener, ListenerError, ListenerLimits, Origin, UnixOptions,
+    Accepted, CONNECTION_LIMIT, Handover, Listener, ListenerError, ListenerLimits, Origin,
+    UnixOptions,
 };
 pub use negotiation::{Limits, Negotiated, NegotiationError, negotiate};
 pub use reply::{Extent, Reply};

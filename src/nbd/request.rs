@@ -21,7 +21,6 @@ pub enum Request {
     Trim { offset: u64, length: u32, fua: bool },
     WriteZeroes { offset: u64, length: u32, may_unmap: bool, fua: bool },
     Flush,
-    Cache { offset: u64, length: u32 },
     BlockStatus { offset: u64, length: u32, request_one: bool, contexts: Contexts },
 }
 
@@ -206,7 +205,9 @@ fn check(
         command::READ => Action::Forward(Request::Read { offset, length }),
         command::WRITE => Action::Receive { offset, length, fua },
         command::TRIM => Action::Forward(Request::Trim { offset, length, fua }),
-        command::CACHE => Action::Forward(Request::Cache { offset, length }),
+        // A hint, and what clients ask for to see whether anybody is there: answered at once, also
+        // while I/O is frozen.
+        command::CACHE => Action::Done,
         _ => {
             if flags & command_flag::FAST_ZERO != 0 && !rules.fast_zero {
                 return Err((Errno::NotSupported, "zeroing is not faster than writing"));

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
@@ -19,6 +20,16 @@ const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_RETRIES: u32 = 3;
+
+/// See [`Stream::is_hung_up`].
+pub fn is_hung_up(fd: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(&fd, PollFlags::RDHUP)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    match poll(&mut fds, Some(&now)) {
+        Ok(_) => fds[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR),
+        Err(_) => true,
+    }
+}
 
 /// A connected client between two runtimes.
 #[derive(Debug)]
@@ -136,6 +147,16 @@ impl Stream {
             Self::Tcp(stream) => stream.try_write_vectored(slices),
             Self::Unix(stream) => stream.try_write_vectored(slices),
         }
+    }
+
+    /// The far end has closed its direction, or the connection is lost, even where what it sent
+    /// before has not been read.
+    pub fn is_hung_up(&self) -> bool {
+        let fd = match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        };
+        is_hung_up(fd)
     }
 
     /// Ends both directions; what was written is still delivered.

@@ -16,11 +16,14 @@ use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
 
 use super::netlink::{Netlink, NetlinkError};
 use crate::election::settings::VirtualAddress;
 
 /// Lines longer than any that is sent.
+/// A daemon that died has closed its sockets after this time; no other node has taken its place by then.
+const CLOSING_TIME: Duration = Duration::from_millis(20);
 const LINE_BYTES_MAX: usize = 128;
 /// What one speaker can hold: 255 virtual routers with 510 addresses each.
 const HELD_MAX: usize = 255 * 510;
@@ -95,6 +98,8 @@ pub fn guard(mut input: impl BufRead) -> Result<(), NetlinkError> {
     if held.is_empty() {
         return Ok(());
     }
+    // Its sockets are being closed just now: what they say is said from these addresses.
+    std::thread::sleep(CLOSING_TIME);
     let mut netlink = Netlink::open()?;
     let mut outcome = Ok(());
     for (interface, address, prefix_length) in held {

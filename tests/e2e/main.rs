@@ -13,6 +13,9 @@
 //! A host is namespaces (network, mounts, processes, name) that can be unplugged, paused and killed
 //! at once. Needs root, and what `lab::missing` names; says `skipped: REASON` otherwise.
 
+#[path = "../common/mod.rs"]
+mod common;
+
 mod client;
 mod host;
 mod lab;
@@ -22,4 +25,5 @@ mod service;
 
 mod by_hand;
 mod mariadb;
+mod nbd_clients;
 mod nginx;

@@ -22,12 +22,12 @@ const LINK: &str = "/dev/drbd0";
 /// Ended under one writer; 20 of the daemons of both tests are killed.
 const DAEMONS: u32 = 12;
 
-fn run(program: &str, arguments: &[&str]) -> Output {
+pub fn run(program: &str, arguments: &[&str]) -> Output {
     let output = Command::new(program).args(arguments).output();
     output.unwrap_or_else(|error| panic!("{program}: {error}"))
 }
 
-fn succeed(program: &str, arguments: &[&str]) -> String {
+pub fn succeed(program: &str, arguments: &[&str]) -> String {
     let output = run(program, arguments);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -54,16 +54,17 @@ fn arrived(status: &ResourceStatus) -> [u64; 3] {
     })
 }
 
-/// ext4 on the device.
-struct Mount {
-    point: PathBuf,
+/// ext4 on a device.
+pub struct Mount {
+    pub point: PathBuf,
+    device: &'static str,
 }
 
 impl Drop for Mount {
     /// A test that failed must end, and so must what waits for the device.
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for index in 0..2 {
+            for index in 0..8 {
                 let _ = twinblk::nbd::kernel::disconnect(index);
             }
         }
@@ -72,19 +73,23 @@ impl Drop for Mount {
 
 impl Mount {
     fn make() -> Self {
-        succeed("mke2fs", &["-q", "-t", "ext4", LINK]);
+        Self::make_on(LINK)
+    }
+
+    pub fn make_on(device: &'static str) -> Self {
+        succeed("mke2fs", &["-q", "-t", "ext4", device]);
         let point = PathBuf::from("/mnt/device");
         fs::create_dir_all(&point).expect("mount point");
-        let mount = Self { point };
+        let mount = Self { point, device };
         mount.mount();
         mount
     }
 
     fn mount(&self) {
-        succeed("mount", &["-t", "ext4", LINK, &self.point.display().to_string()]);
+        succeed("mount", &["-t", "ext4", self.device, &self.point.display().to_string()]);
     }
 
-    fn unmount(&self) {
+    pub fn unmount(&self) {
         succeed("umount", &[&self.point.display().to_string()]);
     }
 }
@@ -107,7 +112,7 @@ fn record(place: u64, sequence: u64) -> Vec<u8> {
 }
 
 /// Writes records all over a file, syncs, and remembers what must be there.
-struct Writer {
+pub struct Writer {
     stop: Arc<AtomicBool>,
     /// Records that are written and synced.
     done: Arc<AtomicU64>,
@@ -115,7 +120,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn start(path: &Path) -> Self {
+    pub fn start(path: &Path) -> Self {
         let file = File::create(path).expect("a file on the device");
         file.set_len(RECORDS * RECORD_BYTES).expect("room");
         let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -143,7 +148,7 @@ impl Writer {
     }
 
     /// Waits until something was written and synced that was not before.
-    fn progress(&self) -> Duration {
+    pub fn progress(&self) -> Duration {
         let started = Instant::now();
         let before = self.done.load(Ordering::Relaxed);
         // The first sync may have been under way.
@@ -157,7 +162,7 @@ impl Writer {
     }
 
     /// What the file must hold.
-    fn stop(&mut self) -> BTreeMap<u64, u64> {
+    pub fn stop(&mut self) -> BTreeMap<u64, u64> {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().expect("stopped once");
         thread.join().expect("the writer's thread").expect("no I/O error")
@@ -166,13 +171,13 @@ impl Writer {
 
 /// fio beside it, past the page cache: writes blocks all over a file and reads each of them back, again
 /// and again. Any difference or I/O error ends it with an error.
-struct Fio {
+pub struct Fio {
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<u32>>,
 }
 
 impl Fio {
-    fn start(folder: &Path) -> Self {
+    pub fn start(folder: &Path) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let place = format!("--directory={}", folder.display());
         let thread = std::thread::spawn({
@@ -196,14 +201,14 @@ impl Fio {
     }
 
     /// Waits for the round under way.
-    fn stop(mut self) -> u32 {
+    pub fn stop(mut self) -> u32 {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().expect("stopped once").join().expect("fio met an error")
     }
 }
 
 /// Reads everything back from the device, not from memory.
-fn verify(path: &Path, written: &BTreeMap<u64, u64>) {
+pub fn verify(path: &Path, written: &BTreeMap<u64, u64>) {
     fs::write("/proc/sys/vm/drop_caches", "3\n").expect("dropped");
     let file = File::open(path).expect("the file");
     assert!(!written.is_empty());
@@ -214,11 +219,11 @@ fn verify(path: &Path, written: &BTreeMap<u64, u64>) {
     }
 }
 
-fn check_file_system(device: &str) {
+pub fn check_file_system(device: &str) {
     succeed("e2fsck", &["-f", "-n", device]);
 }
 
-fn kernel_log() -> String {
+pub fn kernel_log() -> String {
     succeed("dmesg", &[])
 }
 
@@ -251,7 +256,7 @@ fn end_daemons(pair: &mut Pair, path: &Path, go_on: impl Fn(&Pair)) -> BTreeMap<
     written
 }
 
-fn assert_no_errors(log: &str) {
+pub fn assert_no_errors(log: &str) {
     assert!(!log.contains("I/O error") && !log.contains("EXT4-fs error"), "{log}");
 }
 

@@ -17,6 +17,7 @@ mod refusals;
 mod resize;
 mod resync;
 mod split_brain;
+mod stale;
 mod takeover;
 mod tools;
 mod verbs;

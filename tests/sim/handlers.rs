@@ -35,6 +35,9 @@ impl<E: Subject> World<E> {
     pub fn run_handler(&mut self, node: usize, run: HandlerRunId, handler: Handler) {
         self.statistics.handlers += 1;
         self.programs.ran.push((node, handler));
+        if handler == Handler::FencePeer && self.policy_answers(node, run) {
+            return;
+        }
         if handler == Handler::FencePeer && self.swarm.witness {
             return self.ask_witness(node, run);
         }

@@ -12,16 +12,19 @@
 //! | [`sabotage`] | planted bugs that must be found |
 //! | [`run`], [`seeds`] | one seed from beginning to end; many |
 //! | [`scenarios`] | stories with a name |
+//! | [`matrix`] | whole nodes: VRRP and coordinators above the engines |
 //! | [`production`] | all of it with one engine |
 
 mod agenda;
 mod checks;
+mod clock;
 mod fake;
 mod faults;
 mod growth;
 mod handlers;
 mod link;
 mod maintenance;
+mod matrix;
 mod medium;
 mod metadata;
 mod node;

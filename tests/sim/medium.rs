@@ -60,6 +60,11 @@ impl Medium {
         }
     }
 
+    /// A power loss would undo nothing.
+    pub fn is_all_stable(&self) -> bool {
+        self.cached.is_empty()
+    }
+
     /// What is there after a power loss that takes the whole cache.
     pub fn stable(&self, sector: u64) -> Stamp {
         self.stable[sector as usize]

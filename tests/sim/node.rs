@@ -7,6 +7,7 @@ use twinblk::engine::event::{DeviceRecord, DiskOpId, Event, Generations, Setting
 use twinblk_proto::state::{DiskState, Role, State};
 use twinblk_proto::units::SectorRange;
 
+use crate::clock::Clock;
 use crate::medium::{Loss, Medium};
 use crate::metadata::{Metadata, MetadataWrite};
 use crate::random::{Random, Stream};
@@ -49,6 +50,7 @@ pub struct Node<E> {
     /// A look into the inbox is planned.
     pub awake: bool,
     pub paused: bool,
+    pub clock: Clock,
     pub timers: BTreeMap<Timer, u64>,
     pub timers_set: u64,
     pub slab: Slab,
@@ -119,6 +121,10 @@ impl<E: Subject> Node<E> {
             inbox: VecDeque::new(),
             awake: false,
             paused: false,
+            clock: swarm
+                .service
+                .as_ref()
+                .map_or_else(Clock::default, |setup| Clock { drift_ppm: setup.drift_ppm[index] }),
             timers: BTreeMap::new(),
             timers_set: 0,
             slab: Slab::default(),
@@ -175,18 +181,20 @@ impl<E: Subject> Node<E> {
     /// One event through the engine.
     pub fn handle(&mut self, now_us: u64, event: Event) -> Vec<twinblk::engine::effect::Effect> {
         let mut effects = Vec::new();
+        let now = Time(self.clock.local(now_us));
         let generations = &mut self.generations;
         if let Some(engine) = &mut self.engine {
             engine.stock_random(&mut || generations.next());
-            engine.handle(Time(now_us), event, &mut effects);
+            engine.handle(now, event, &mut effects);
         }
         effects
     }
 
     pub fn settle(&mut self, now_us: u64) -> Vec<twinblk::engine::effect::Effect> {
         let mut effects = Vec::new();
+        let now = Time(self.clock.local(now_us));
         if let Some(engine) = &mut self.engine {
-            engine.settle(Time(now_us), &mut effects);
+            engine.settle(now, &mut effects);
         }
         effects
     }

@@ -118,7 +118,8 @@ impl<E: Subject> World<E> {
                 machine.timers.insert(timer, number);
                 let late_us = self.disk_random.skewed(0, 500);
                 let item = Item::TimerDue { node, incarnation, timer, number };
-                self.agenda.add(at.0.max(self.now_us) + late_us, item);
+                let due_us = machine.clock.global(at.0).max(self.now_us);
+                self.agenda.add(due_us + late_us, item);
             }
             Effect::ClearTimer(timer) => {
                 self.nodes[node].timers.remove(&timer);

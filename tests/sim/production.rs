@@ -2,6 +2,7 @@
 
 use twinblk::engine::Engine;
 
+use crate::matrix::{seeds as matrix_seeds, table as matrix};
 use crate::scenarios::{
     crashes, freeze, generations, handlers, network, policies, rate, resize, resync, resync_forms,
     slow, verbs, verify,
@@ -107,4 +108,8 @@ tests! {
     seeds::seeds_hold_every_invariant,
     seeds::seeds_are_deterministic,
     seeds::planted_bugs_are_found,
+    matrix::the_matrix_holds,
+    matrix::a_replaced_primary_follows_whoever_replaced_it,
+    matrix_seeds::matrix_seeds,
+    matrix_seeds::a_witness_that_grants_to_both_is_found,
 }

@@ -25,6 +25,8 @@ pub enum Stream {
     /// Disks, and links, that are too slow.
     Slow,
     Growth,
+    /// What runs above the engines, and who uses it.
+    Service,
 }
 
 fn mix(value: u64) -> u64 {

@@ -173,7 +173,7 @@ impl<E: Subject> World<E> {
                     Reply::Content(content)
                 }
                 (Wish::Write { range, fua }, None) => {
-                    self.oracle.answer_write(node, pending.write, false);
+                    self.answer_write(node, request, pending.write);
                     self.check_answered_write(node, range, pending.write);
                     if fua {
                         self.check_answered_flush(node, &[pending.write]);
@@ -182,7 +182,7 @@ impl<E: Subject> World<E> {
                     Reply::Done
                 }
                 (Wish::Zero { range, fua, .. }, None) => {
-                    self.oracle.answer_write(node, pending.write, false);
+                    self.answer_write(node, request, pending.write);
                     self.check_answered_write(node, range, pending.write);
                     if fua {
                         self.check_answered_flush(node, &[pending.write]);
@@ -208,6 +208,18 @@ impl<E: Subject> World<E> {
             None => {
                 self.replies.insert(request.0, reply);
             }
+        }
+    }
+
+    /// A Primary that its witness replaced still answers what its successor acknowledged before: that
+    /// is in both histories.
+    fn answer_write(&mut self, node: usize, request: RequestId, write: u64) {
+        let is_common = self.service.is_some()
+            && self.witness.replaced[node].is_some_and(|last| request.0 <= last);
+        let had_diverged = self.oracle.lineage(node).diverged;
+        self.oracle.answer_write(node, write, false);
+        if is_common {
+            self.oracle.lineage_mut(node).diverged = had_diverged;
         }
     }
 
@@ -251,7 +263,15 @@ impl<E: Subject> World<E> {
         let protocol = self.oracle.protocol;
         let kept_all = protocol == twinblk_proto::packet::ReplicationProtocol::C
             || self.nodes[node].is_primary();
-        if crash == Crash::PowerLoss || !kept_all {
+        // Whole nodes lose power while they have nothing to lose; elsewhere the operator is wary.
+        let machine = &self.nodes[node];
+        let spared = self.service.is_some()
+            && machine.medium.is_all_stable()
+            && !machine
+                .operations
+                .values()
+                .any(|operation| matches!(operation.work, crate::node::Work::Write { .. }));
+        if crash == Crash::PowerLoss && !spared || !kept_all {
             self.oracle.lost_power[node] = true;
         }
     }

@@ -67,9 +67,9 @@ const FIRST_FRESH: u64 = 1_000_000;
 /// Runs that a planted bug may take to be found.
 const SEEDS_PER_BUG: u64 = 400;
 /// The cores of the machine that gates changes.
-const THREADS: usize = 2;
+pub const THREADS: usize = 2;
 
-fn variable(name: &str) -> Option<u64> {
+pub fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
@@ -89,7 +89,7 @@ fn outcome_of<E: Subject>(seed: u64, detail: Detail, trace: bool) -> Result<Outc
     }
 }
 
-fn write_trace(lines: &[String]) {
+pub fn write_trace(lines: &[String]) {
     if let Ok(path) = std::env::var("TWINBLK_SIM_TRACE")
         && !lines.is_empty()
     {

@@ -21,6 +21,14 @@ pub trait Subject {
     fn resync_blocks_moved(&self) -> u64;
     fn verdict(&self) -> Option<Verdict>;
     fn resync_blocks_equal(&self) -> u64;
+    /// Its policy said that the other node went on.
+    fn is_replaced(&self) -> bool {
+        false
+    }
+    /// It tells its operator of a split brain.
+    fn has_split_brain(&self) -> bool {
+        false
+    }
 }
 
 impl Subject for twinblk::engine::Engine {
@@ -70,5 +78,13 @@ impl Subject for twinblk::engine::Engine {
 
     fn resync_blocks_equal(&self) -> u64 {
         self.resync_blocks_equal()
+    }
+
+    fn is_replaced(&self) -> bool {
+        self.status().is_replaced
+    }
+
+    fn has_split_brain(&self) -> bool {
+        self.status().split_brain.is_some()
     }
 }

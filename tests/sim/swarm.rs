@@ -7,6 +7,7 @@ use twinblk_proto::packet::{ReplicationProtocol, SplitBrainPolicy};
 use twinblk_proto::units::EXTENT_SECTORS;
 
 use crate::link::Quality;
+use crate::matrix::Setup;
 use crate::random::{Random, Stream};
 
 /// Seeds in which disks are verified, resyncs paused and done by checksum.
@@ -149,6 +150,8 @@ pub struct Swarm {
     pub actors: bool,
     /// fence-peer is a question to a witness.
     pub witness: bool,
+    /// Whole nodes: what runs above the engines.
+    pub service: Option<Setup>,
     /// Longest that healing may take after the faults.
     pub healing_ms: u64,
 }
@@ -200,6 +203,7 @@ impl Swarm {
             plants: false,
             actors: false,
             witness: false,
+            service: None,
             healing_ms: HEALING_MS,
         }
     }
@@ -357,6 +361,7 @@ impl Swarm {
             plants,
             actors: true,
             witness,
+            service: None,
             healing_ms: HEALING_MS,
         };
         if let (Some(growth), Beginning::Created) = (&mut swarm.growth, swarm.beginning) {

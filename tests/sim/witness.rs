@@ -73,9 +73,14 @@ fn is_in_sync(state: &State) -> bool {
 
 impl<E: Subject> World<E> {
     fn send_to_witness(&mut self, node: usize, step: Step) {
-        let delay_us = self.witness.random.skewed(200, 2_000_000);
+        let delay_us = self.witness.random.skewed(200, self.slowest_to_witness_us());
         let incarnation = self.nodes[node].incarnation;
         self.agenda.add(self.now_us + delay_us, Item::Witness { node, incarnation, step });
+    }
+
+    fn slowest_to_witness_us(&self) -> u64 {
+        // Whole nodes need times that can be named.
+        if self.service.is_some() { 20_000 } else { 2_000_000 }
     }
 
     /// The engine asks whether the node may go on alone.
@@ -94,7 +99,7 @@ impl<E: Subject> World<E> {
         self.send_to_witness(node, Step::Ask { run });
     }
 
-    fn answer_asked(
+    pub fn answer_asked(
         &mut self,
         node: usize,
         run: HandlerRunId,
@@ -124,15 +129,21 @@ impl<E: Subject> World<E> {
     }
 
     pub fn witness_step(&mut self, node: usize, incarnation: u64, step: Step) {
-        let away = !self.operator.calm && self.witness.random.percent(10);
+        let away = match &self.service {
+            Some(service) => !service.reaches_witness(node),
+            None => !self.operator.calm && self.witness.random.percent(10),
+        };
         let same = self.nodes[node].incarnation == incarnation;
         match step {
             Step::Ask { run } => {
-                let back_us = self.witness.random.skewed(200, 2_000_000);
+                let back_us = self.witness.random.skewed(200, self.slowest_to_witness_us());
                 // A question of a process that died meanwhile is answered all the same.
                 let outcome = if away {
                     HandlerOutcome::Denied("witness: no answer".to_owned())
                 } else {
+                    if self.service.as_ref().is_some_and(|service| service.setup.grants_all) {
+                        self.witness.entry.holder = None;
+                    }
                     match self.witness.entry.ask(NAMES[node]) {
                         Answer::Granted { epoch } => {
                             self.note(node, format_args!("is granted number {epoch}"));

@@ -11,6 +11,9 @@ use crate::agenda::Agenda;
 use crate::faults::Faults;
 use crate::handlers::Programs;
 use crate::link::{Delivered, Delivery, Link, Segment, Socket};
+use crate::matrix::Service;
+use crate::matrix::faults::Trouble;
+use crate::matrix::seat::Happening;
 use crate::medium::Loss;
 use crate::node::{Crash, Node};
 use crate::operator::Operator;
@@ -42,6 +45,10 @@ pub enum Item {
     ClientTick { client: usize },
     HandlerEnds { node: usize, incarnation: u64, run: HandlerRunId, outcome: HandlerOutcome },
     Witness { node: usize, incarnation: u64, step: Step },
+    Service { node: usize, incarnation: u64, happening: Happening },
+    ServiceClient { client: usize },
+    ServiceFault,
+    ServiceHeals(Trouble),
     OperatorTick,
     FaultTick,
     Heal { from: usize, socket: Socket, number: u64 },
@@ -76,6 +83,8 @@ pub struct World<E> {
     pub faults: Faults,
     pub programs: Programs,
     pub witness: Witness,
+    /// What runs above the engines, in the worlds of the matrix.
+    pub service: Option<Box<Service>>,
     pub disk_random: Random,
     pub link_random: Random,
     pub crash_random: Random,
@@ -123,6 +132,7 @@ impl<E: Subject> World<E> {
             faults: Faults::new(seed, &swarm),
             programs: Programs::new(seed),
             witness: Witness::new(seed),
+            service: swarm.service.as_ref().map(|setup| Box::new(Service::new(seed, setup))),
             disk_random: Random::new(seed, Stream::Disk, 0),
             link_random: Random::new(seed, Stream::Link, 0),
             crash_random: Random::new(seed, Stream::Crash, 0),
@@ -252,6 +262,12 @@ impl<E: Subject> World<E> {
             Item::Witness { node, incarnation, step } => {
                 self.witness_step(node, incarnation, step);
             }
+            Item::Service { node, incarnation, happening } => {
+                self.service_happens(node, incarnation, happening);
+            }
+            Item::ServiceClient { client } => self.service_client_tick(client),
+            Item::ServiceFault => self.service_fault_tick(),
+            Item::ServiceHeals(trouble) => self.trouble(trouble, false),
             Item::OperatorTick => self.operator_tick(),
             Item::FaultTick => self.fault_tick(),
             Item::Heal { from, socket, number } => {
@@ -281,6 +297,7 @@ impl<E: Subject> World<E> {
         self.witness.started_us[node] = self.now_us;
         self.witness.met[node] = false;
         self.witness.replaced[node] = None;
+        self.service_starts(node);
     }
 
     /// An event for the node's engine: it waits in the inbox until the driver's loop comes round.
@@ -336,6 +353,7 @@ impl<E: Subject> World<E> {
             return;
         }
         self.observe_state(node);
+        self.service_sees(node);
         if !self.nodes[node].inbox.is_empty() {
             self.plan_wake(node);
         }
@@ -421,6 +439,7 @@ impl<E: Subject> World<E> {
         self.forget_requests(node);
         self.sockets_die(node, incarnation, crash);
         self.after_crash(node, crash);
+        self.service_dies(node, crash);
     }
 
     fn sockets_die(&mut self, node: usize, incarnation: u64, crash: Crash) {
@@ -466,6 +485,7 @@ impl<E: Subject> World<E> {
             self.note(node, format_args!("resumes"));
             self.nodes[node].paused = false;
             self.nodes[node].awake = false;
+            self.service_resumes(node);
             // Any wake that was planned before the pause finds nothing to do.
             if !self.nodes[node].inbox.is_empty() {
                 self.plan_wake(node);

@@ -525,8 +525,9 @@ impl Coordinator {
 }
 
 /// Whether a start that failed with the one may succeed with the other: the own disk is nearer to good,
-/// or the peer came or went. Its role alone is no reason: two nodes that both fail to start would
+/// the peer came or went, or an operator decided that this node goes on (`primary --force`). Its role alone is no reason: two nodes that both fail to start would
 /// end each other's pauses for ever.
 fn got_better(old: &Data, new: &Data) -> bool {
-    new.disk > old.disk || (old.peer == Peer::Unseen) != (new.peer == Peer::Unseen)
+    let is_decided = new.is_primary && !old.is_primary;
+    new.disk > old.disk || is_decided || (old.peer == Peer::Unseen) != (new.peer == Peer::Unseen)
 }

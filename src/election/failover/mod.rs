@@ -17,9 +17,11 @@
 
 pub mod coordinator;
 pub mod notice;
+mod sight;
 
 pub use coordinator::{Coordinator, Effect, Event};
 pub use notice::{Notice, Why};
+pub use sight::Seen;
 
 #[cfg(test)]
 mod tests;

@@ -214,6 +214,19 @@ fn better_data_ends_the_pause() {
 }
 
 #[test]
+fn an_operator_who_decides_does_not_wait_for_the_pause() {
+    let mut stage = Stage::ready(settings());
+    stage.set(|data| (data.peer, data.peer_can_serve) = (Peer::Unseen, false));
+    stage.give(Event::Vrrp(Standing::Master));
+    stage.give(Event::StepEnded(Err("takeover favour-primary: the peer is not seen".to_owned())));
+    stage.give(Event::StepEnded(Ok(())));
+    assert!(matches!(stage.coordinator.waits(), Some(Why::BacksOff { .. })));
+    stage.set(|data| data.is_primary = true);
+    stage.give(Event::Vrrp(Standing::Master));
+    assert_eq!(stage.coordinator.phase(), Phase::Starting(0));
+}
+
+#[test]
 fn a_service_that_dies_soon_after_each_start_is_not_moved_to_and_fro_for_ever() {
     let mut stage = Stage::serving(settings());
     let dies = |stage: &mut Stage| {
