@@ -289,7 +289,7 @@ pub(super) enum Verb {
     },
     /// Show the VRRP instances of this node
     Instances,
-    /// Read keepalived.conf again: what it leaves alone goes on, what it changes begins again
+    /// Read keepalived.conf again: what it leaves alone goes on
     Reload,
     /// Remove virtual addresses when the daemon dies
     #[command(hide = true)]
