@@ -5,6 +5,7 @@ use tokio::sync::oneshot;
 
 use super::binding::Binding;
 use super::runner::Loop;
+use super::steps::tell;
 use super::telling::Next;
 use super::{Plan, ServicePlan};
 use crate::control::outcome::exit;
@@ -155,7 +156,13 @@ impl<H: Handler + 'static> Loop<H> {
                 }
             });
         }
-        fresh.into_iter().for_each(|service| self.begin(service));
+        for service in fresh {
+            // Its instances may go on, with what the coordinator before this one had said.
+            for (instance, _) in self.bindings[service].plan.members.clone() {
+                tell(&self.commands, vrrp::Command::Veto { instance, is_vetoed: false });
+            }
+            self.begin(service);
+        }
         for service in 0..self.bindings.len() {
             let first = self.bindings[service].bad.values().next().cloned();
             self.give(service, Event::Unfit(first));

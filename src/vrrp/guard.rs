@@ -21,9 +21,9 @@ use std::time::Duration;
 use super::netlink::{Netlink, NetlinkError};
 use crate::election::settings::VirtualAddress;
 
-/// Lines longer than any that is sent.
 /// A daemon that died has closed its sockets after this time; no other node has taken its place by then.
 const CLOSING_TIME: Duration = Duration::from_millis(20);
+/// Lines longer than any that is sent.
 const LINE_BYTES_MAX: usize = 128;
 /// What one speaker can hold: 255 virtual routers with 510 addresses each.
 const HELD_MAX: usize = 255 * 510;
